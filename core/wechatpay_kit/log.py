@@ -14,11 +14,14 @@ __all__ = ["logger", "write"]
 logger = logging.getLogger("wechatpay_kit")
 
 
-def write(level: int, line: str, **fields: object) -> None:
+def write(
+    level: int, line: str, *, exc_info: BaseException | None = None, **fields: object
+) -> None:
     """Log ``line`` with those of ``fields`` that are not None."""
     said = {name: value for name, value in fields.items() if value is not None}
     text = " ".join(f"{name}={_quoted(value)}" for name, value in said.items())
-    logger.log(level, "%s %s", line, text, extra={"wechatpay_kit": {"line": line, **said}})
+    extra = {"wechatpay_kit": {"line": line, **said}}
+    logger.log(level, "%s %s", line, text, exc_info=exc_info, extra=extra)
 
 
 def _quoted(value: object) -> str:

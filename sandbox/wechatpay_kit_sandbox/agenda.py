@@ -119,5 +119,5 @@ class Agenda:
 def _run(entry: _Entry) -> None:
     try:
         entry.task()
-    except Exception:  # one task that fails must not stop the gateway's time
+    except Exception:  # noqa: BLE001 - one failing task must not stop the gateway's time
         _log.exception("a task of the sandbox failed")

@@ -127,9 +127,7 @@ MERCHANT_DIFFERS_IN_QUERY = Case(  # (own)
 APPID_NOT_OF_MERCHANT = Case(400, "APPID_MCHID_NOT_MATCH", "appid和mch_id不匹配", 268445527)
 
 # Orders
-REENTRY_DIFFERS = Case(
-    400, "INVALID_REQUEST", "请求重入时，参数与首次请求时不一致", 268498688
-)
+REENTRY_DIFFERS = Case(400, "INVALID_REQUEST", "请求重入时，参数与首次请求时不一致", 268498688)
 ORDER_PAID = Case(400, "ORDERPAID", "该订单已支付", 268449538)
 ORDER_CLOSED = Case(400, "ORDER_CLOSED", "订单已关闭", 268435461)  # (own)
 ORDER_EXPIRED = Case(400, "INVALID_REQUEST", "订单已过期", 268447914)  # (own)

@@ -112,9 +112,7 @@ ORDER = (
             )
         ),
     ),
-    Field(
-        "settle_info", "结算信息", Object((Field("profit_sharing", "是否指定分账", Flag()),))
-    ),
+    Field("settle_info", "结算信息", Object((Field("profit_sharing", "是否指定分账", Flag()),))),
 )
 
 ORDER_QUERY = CLOSE = (_MCHID,)
@@ -128,7 +126,9 @@ _REFUND_GOODS = (
     Field("refund_quantity", "商品退货数量", Number(1), is_required=True),
 )
 _REFUND_FROM = (
-    Field("account", "出资账户类型", Text(32, choices=("AVAILABLE", "UNAVAILABLE")), is_required=True),
+    Field(
+        "account", "出资账户类型", Text(32, choices=("AVAILABLE", "UNAVAILABLE")), is_required=True
+    ),
     Field("amount", "出资金额", _FEN, is_required=True),
 )
 
@@ -164,9 +164,7 @@ DOWNLOAD_QUERY = (
     Field("token", "下载令牌", Text(256), is_required=True),
     Field("tartype", "压缩类型", Text(32)),
 )
-CERTIFICATES_QUERY = (
-    Field("algorithm_type", "算法类型", Text(32, choices=("RSA", "SM2", "ALL"))),
-)
+CERTIFICATES_QUERY = (Field("algorithm_type", "算法类型", Text(32, choices=("RSA", "SM2", "ALL"))),)
 MEDIA_META = (
     Field("filename", "文件名称", Text(128), is_required=True),
     Field("sha256", "文件摘要", Text(64, 64, pattern=r"^[0-9a-fA-F]+$"), is_required=True),

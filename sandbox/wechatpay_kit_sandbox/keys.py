@@ -75,9 +75,7 @@ def private_pem(key: RSAPrivateKey) -> bytes:
 
 def _merchant() -> MerchantAccount:
     letters = string.ascii_letters + string.digits
-    key = MARK + "".join(
-        secrets.choice(letters) for _ in range(_APIV3_KEY_LENGTH - len(MARK))
-    )
+    key = MARK + "".join(secrets.choice(letters) for _ in range(_APIV3_KEY_LENGTH - len(MARK)))
     return MerchantAccount(
         mchid="19" + _digits(8),
         appid=f"wx{secrets.token_hex(8)}",

@@ -8,7 +8,7 @@ NOTPAY → SUCCESS → REFUND, NOTPAY → CLOSED; PROCESSING → SUCCESS | CLOSE
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -84,7 +84,7 @@ class Order(Struct, frozen=True, kw_only=True):
         return self.paid_at is not None
 
 
-class RefundStep(NamedTuple):
+class RefundStep(Struct, frozen=True):
     """A status and since when."""
 
     status: RefundStatus

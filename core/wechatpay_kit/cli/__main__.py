@@ -1,0 +1,5 @@
+"""``python -m wechatpay_kit.cli``: the same as the console script."""
+
+from . import main
+
+main()

@@ -1,0 +1,483 @@
+"""One merchant's kit: what most users hold.
+
+Wires client, store, plugins, settlement and receiver; records before it sends. Everything that
+a call learns about an order goes through settlement, so that a query settles as a notification.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from .clocks import SandboxClock, wall_clock
+from .errors import (
+    ApiError,
+    ConfigError,
+    FrequencyLimitedError,
+    OrderClosedError,
+    OrderMismatchError,
+    OrderPaidError,
+    OutTradeNoUsedError,
+    ParameterError,
+    SystemUnavailableError,
+    UnknownOrderError,
+)
+from .merchant import Merchant
+from .models import Refund, Transaction
+from .plugins import Plugins
+from .receiver import MAX_BODY, NotificationKeys, Receiver
+from .records import OrderRecord, RefundRecord
+from .refresher import KeyRefresher, Refresh
+from .settlement import Outcome, Settlement, Terms
+from .store import Store, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import date
+    from typing import Unpack
+
+    from .client import Client, TradeBill
+    from .clocks import Clock
+    from .drafts import OrderOptions, RefundOptions
+    from .records import Unsettled
+
+__all__ = ["Kit", "Order", "SettledRefund", "SettledTransaction"]
+
+ORDER_LIFETIME = timedelta(minutes=30)
+RETENTION = timedelta(days=400)  # refunds are possible for a year
+PREPAY_LIFETIME = timedelta(hours=2)
+_SANDBOX_STORE = "sqlite:///wechatpay-sandbox.db"
+
+
+class SettledTransaction(Transaction, frozen=True, kw_only=True):
+    """The gateway's transaction, and what became of it here."""
+
+    settlement: Outcome
+
+
+class SettledRefund(Refund, frozen=True, kw_only=True):
+    """The gateway's refund, and what became of it here."""
+
+    settlement: Outcome
+
+
+class Order:
+    """An order placed with the kit; ``record`` is what the store holds of it."""
+
+    def __init__(self, kit: Kit, record: OrderRecord) -> None:
+        self._kit = kit
+        self.record = record
+
+    @property
+    def out_trade_no(self) -> str:
+        return self.record.out_trade_no
+
+    @property
+    def prepay_id(self) -> str | None:
+        return self.record.prepay_id
+
+    @property
+    def state(self) -> str:
+        """Placing, open, refused, paid or closed, as of when this object was made."""
+        return self.record.state
+
+    def request_payment(self) -> dict[str, str]:
+        """Freshly signed parameters for ``wx.requestPayment``.
+
+        Signs with the appid that the order was placed with. A prepay_id over two hours old is no
+        longer good: then the order is sent again, with the same bytes, for a new one.
+        """
+        return self._kit._request_payment(self)  # noqa: SLF001 - one class in two parts
+
+    def __repr__(self) -> str:
+        return f"Order({self.out_trade_no!r}, {self.state!r})"
+
+
+class Kit:
+    """WeChat Pay for one merchant; safe for threads, and after a fork.
+
+    ``merchant`` holds identity and secrets. ``plugins`` are objects with hooks. ``store`` is a
+    :class:`~wechatpay_kit.store.Store` or an address like ``sqlite:////var/lib/shop/wechatpay.db``
+    (default: the merchant's). ``order_lifetime`` is how long an order may be paid (30 min),
+    ``settle_since`` when the shop adopted the kit: older facts fire nothing.
+    ``accept_unknown_orders`` fires for orders nobody expected: **checking the amount is then your
+    own duty**. ``clock`` is wall time for signatures, ``business_clock`` rules expiry and bills.
+    ``connect_timeout`` and ``read_timeout`` are in seconds. Raises :class:`ConfigError`.
+    """
+
+    def __init__(
+        self,
+        merchant: Merchant,
+        *,
+        plugins: Sequence[object] = (),
+        store: Store | str | None = None,
+        order_lifetime: timedelta = ORDER_LIFETIME,
+        settle_since: datetime | None = None,
+        accept_unknown_orders: bool = False,
+        retention: timedelta = RETENTION,
+        max_body: int = MAX_BODY,
+        clock: Clock = wall_clock,
+        business_clock: Clock | None = None,
+        connect_timeout: float = 3.0,
+        read_timeout: float = 10.0,
+    ) -> None:
+        if settle_since is not None and settle_since.tzinfo is None:
+            raise ConfigError("settle_since must be timezone-aware, like datetime.now(UTC)")
+        self.merchant = merchant
+        self.store = self._open_store(store)
+        self._plugins = Plugins()
+        self._lifetime = order_lifetime
+        self._retention = retention
+        self._timeouts = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
+        self._clock = clock
+        self._business_clock = business_clock or (
+            SandboxClock(merchant.sandbox_clock) if merchant.sandbox_clock else clock
+        )
+        for spec in merchant.plugins:
+            self._plugins.load(spec, merchant)
+        for plugin in plugins:
+            self.register(plugin)
+        self._refresher = (
+            KeyRefresher(merchant.keys, self._fetch_certificates)
+            if merchant.uses_certificates and not merchant.receive_only
+            else None
+        )
+        self._settlement = Settlement(
+            mchid=merchant.mchid,
+            store=self.store,
+            plugins=self._plugins,
+            business_clock=self._business_clock,
+            query=None if merchant.receive_only else self._query_within,
+            since=settle_since,
+            accept_unknown_orders=accept_unknown_orders,
+        )
+        self.receiver = Receiver(
+            mchid=merchant.mchid,
+            keys=NotificationKeys(merchant.keys, merchant.decryptor),
+            settlement=self._settlement,
+            plugins=self._plugins,
+            clock=clock,
+            refresher=self._refresher,
+            max_body=max_body,
+        )
+
+    @classmethod
+    def from_env(
+        cls,
+        prefix: str = "WECHATPAY_",
+        *,
+        environ: Mapping[str, str] | None = None,
+        receive_only: bool = False,
+        store: Store | str | None = None,
+        **options: Any,
+    ) -> Self:
+        """From ``WECHATPAY_*`` (docs/configuration.md); another ``prefix`` for another merchant.
+
+        ``options`` are those of :class:`Kit`.
+        """
+        merchant = Merchant.from_env(
+            prefix, environ, receive_only=receive_only, needs_store=store is None
+        )
+        return cls(merchant, store=store, **options)
+
+    def register(self, plugin: object, *, name: str | None = None) -> str:
+        """Add a plugin before the first delivery; return its name.
+
+        Raises :class:`ConfigError` for what pluggy would only find out, or never: a class, an
+        unknown hook or argument, a hook without ``@hookimpl``.
+        """
+        return self._plugins.register(plugin, name=name)
+
+    @cached_property
+    def client(self) -> Client:
+        """The calls without store or hooks; ``request`` reaches any API of WeChat Pay."""
+        from .client import Client  # noqa: PLC0415 - receiving does not pay for requests
+
+        return Client(
+            self.merchant,
+            keys=self.merchant.keys,
+            clock=self._clock,
+            business_clock=self._business_clock,
+            on_unknown_key=self._refreshed if self._refresher else None,
+            **self._timeouts,
+        )
+
+    # Orders
+
+    def create_order(
+        self,
+        *,
+        out_trade_no: str,
+        total: int,
+        description: str,
+        openid: str,
+        replaces: str | None = None,
+        **options: Unpack[OrderOptions],
+    ) -> Order:
+        """Place an order of ``total`` fen for the user ``openid``; repeat it freely.
+
+        It is recorded before it is sent. The same number with the same parameters sends the same
+        bytes again; with others it raises :class:`OrderMismatchError` without a call.
+        ``replaces`` names an order to be closed first (:class:`OrderPaidError` if it turns out
+        paid). Raises :class:`ParameterError`, :class:`ApiError`, :class:`TransportError`, and
+        :class:`OutcomeUnknownError`, after which a repeat is safe.
+        """
+        self._plugins.refuse_running_loop()
+        if replaces == out_trade_no:
+            raise ParameterError("replaces", "must be another order's number", replaces)
+        now = self._business_clock()
+        draft = self.client.draft_order(
+            out_trade_no=out_trade_no,
+            total=total,
+            description=description,
+            openid=openid,
+            default_time_expire=now + self._lifetime,
+            **options,
+        )
+        held = self.store.order(self.merchant.mchid, out_trade_no)
+        if replaces is not None and (held is None or held.state == "placing"):
+            _refuse_other(held, out_trade_no, draft.fingerprint)
+            self.close_order(replaces)
+        held = self.store.add_order(
+            OrderRecord(
+                mchid=self.merchant.mchid,
+                out_trade_no=out_trade_no,
+                appid=draft.appid,
+                total=draft.total,
+                currency=draft.currency,
+                state="placing",
+                created_at=now,
+                expires_at=draft.time_expire,
+                notify_url=draft.notify_url,
+                body=draft.body,
+                serial=draft.serial,
+                fingerprint=draft.fingerprint,
+            )
+        )
+        _refuse_other(held, out_trade_no, draft.fingerprint)
+        return Order(self, self._place(held))
+
+    def order(self, out_trade_no: str) -> Order:
+        """The order that this store holds; :class:`UnknownOrderError` where it holds none."""
+        record = self.store.order(self.merchant.mchid, out_trade_no)
+        if record is None:
+            raise _unknown(out_trade_no)
+        return Order(self, record)
+
+    def query_order(
+        self, *, out_trade_no: str | None = None, transaction_id: str | None = None
+    ) -> SettledTransaction:
+        """Ask WeChat Pay for an order by either number, and settle what it says.
+
+        ``.settlement`` is *fired*, *duplicate*, *busy*, *conflict*, *expired* or *open*. Raises
+        :class:`OrderNotExistError` where WeChat Pay knows none, :class:`HookError` where a plugin
+        raised, :class:`ConfigError` where no plugin listens (use ``kit.client`` to only look).
+        """
+        self._plugins.refuse_running_loop()
+        self._settlement.require_listener()
+        return self._query_and_settle(out_trade_no=out_trade_no, transaction_id=transaction_id)
+
+    def close_order(self, out_trade_no: str, *, force: bool = False) -> Outcome:
+        """Close an unpaid order at WeChat Pay and fire ``on_closed``.
+
+        One that turns out paid is settled and raises :class:`OrderPaidError`. Closing a number
+        that was never placed burns it, so :class:`UnknownOrderError` unless ``force``.
+        """
+        self._plugins.refuse_running_loop()
+        self._settlement.require_listener()
+        terms = Terms("close")
+        if not force and self._settlement.known_order(out_trade_no, terms) is None:
+            raise _unknown(out_trade_no)
+        try:
+            self.client.close_order(out_trade_no)
+        except OrderPaidError:
+            self._query_and_settle(out_trade_no=out_trade_no)
+            raise
+        except OrderClosedError:
+            return self._query_and_settle(out_trade_no=out_trade_no).settlement
+        return self._settlement.closed(out_trade_no, terms).outcome
+
+    # Refunds
+
+    def create_refund(
+        self, *, out_refund_no: str, refund: int, total: int, **options: Unpack[RefundOptions]
+    ) -> Refund:
+        """Give back ``refund`` of ``total`` fen; repeat it freely with the same number.
+
+        ``out_trade_no`` or ``transaction_id`` names the order. Accepted is not done: ``status``
+        is normally PROCESSING, and ``on_refund`` fires when it is final. Raises as
+        :meth:`create_order` does.
+        """
+        self._plugins.refuse_running_loop()
+        draft = self.client.draft_refund(
+            out_refund_no=out_refund_no, refund=refund, total=total, **options
+        )
+        held = self.store.add_refund(
+            RefundRecord(
+                mchid=self.merchant.mchid,
+                out_refund_no=out_refund_no,
+                refund=refund,
+                total=total,
+                state="placing",
+                created_at=self._business_clock(),
+                out_trade_no=options.get("out_trade_no"),
+                transaction_id=options.get("transaction_id"),
+                body=draft.body,
+                fingerprint=draft.fingerprint,
+            )
+        )
+        _refuse_other(held, out_refund_no, draft.fingerprint)
+        try:
+            answer = self.client.send_refund(body=held.body)
+        except ApiError as error:
+            if held.state == "placing" and _is_definite(error):
+                self.store.refund_answered(msgspec.structs.replace(held, state="refused"))
+            raise
+        self.store.refund_answered(
+            msgspec.structs.replace(
+                held,
+                state="accepted",
+                refund_id=answer.refund_id,
+                status=answer.status,
+                out_trade_no=answer.out_trade_no,
+                transaction_id=answer.transaction_id,
+            )
+        )
+        if self._plugins.listens("on_refund"):
+            self._settlement.refund(answer, Terms("query"))
+        return answer
+
+    def query_refund(self, out_refund_no: str) -> SettledRefund:
+        """Ask WeChat Pay for a refund, and settle what it says; see :meth:`query_order`."""
+        self._plugins.refuse_running_loop()
+        self._settlement.require_listener("on_refund")
+        refund = self.client.query_refund(out_refund_no)
+        settled = self._settlement.refund(refund, Terms("query"), at=refund.create_time)
+        return SettledRefund(**msgspec.structs.asdict(refund), settlement=settled.outcome)
+
+    # Bills, and the operator's view
+
+    def trade_bill(
+        self, day: date, *, bill_type: str = "ALL", compressed: bool = True
+    ) -> TradeBill:
+        """The trade bill of a Beijing day; nothing is fetched before it is read.
+
+        ``bill_type`` is ALL, SUCCESS or REFUND.
+        """
+        return self.client.trade_bill(day, bill_type=bill_type, compressed=compressed)
+
+    def unsettled(self) -> list[Unsettled]:
+        """Verified facts that no plugin has dealt with: failed hooks and open conflicts."""
+        return self.store.unsettled(self.merchant.mchid)
+
+    def purge(self, before: datetime | None = None) -> int:
+        """Forget what was done before (default: 400 days ago); return how many facts.
+
+        What is forgotten never fires again: such facts are *expired* from then on. Unsettled and
+        conflicting ones are kept.
+        """
+        return self.store.purge(before or self._business_clock() - self._retention)
+
+    def close(self) -> None:
+        """Close connections; they open again on the next use."""
+        if "client" in vars(self):
+            self.client.close()
+        self.store.close()
+
+    def __repr__(self) -> str:
+        return f"Kit({self.merchant!r})"
+
+    def _place(self, held: OrderRecord) -> OrderRecord:
+        try:
+            reply = self.client.send_order(body=held.body, serial=held.serial)
+        except OrderPaidError:
+            if self._plugins.listens("on_paid"):
+                self._query_and_settle(out_trade_no=held.out_trade_no)
+            raise
+        except ApiError as error:
+            if held.state == "placing" and _is_definite(error):
+                self._answered(held, "refused", None)
+            raise
+        self._answered(held, "open", reply.prepay_id)
+        return self.store.order(held.mchid, held.out_trade_no) or held
+
+    def _answered(self, held: OrderRecord, state: Any, prepay_id: str | None) -> None:
+        self.store.order_answered(
+            held.mchid,
+            held.out_trade_no,
+            state=state,
+            prepay_id=prepay_id,
+            at=self._business_clock(),
+        )
+
+    def _request_payment(self, order: Order) -> dict[str, str]:
+        record = order.record
+        now = self._business_clock()
+        if (
+            record.prepay_id is None
+            or record.prepay_at is None
+            or (now - record.prepay_at >= PREPAY_LIFETIME)
+        ):
+            if not record.body:
+                raise _unknown(order.out_trade_no)
+            record = order.record = self._place(record)
+        return self.client.request_payment(record.prepay_id or "", appid=record.appid)
+
+    def _query_and_settle(
+        self, *, out_trade_no: str | None = None, transaction_id: str | None = None
+    ) -> SettledTransaction:
+        transaction = self.client.query_order(
+            out_trade_no=out_trade_no, transaction_id=transaction_id
+        )
+        settled = self._settlement.settle(transaction, Terms("query"))
+        return SettledTransaction(**msgspec.structs.asdict(transaction), settlement=settled.outcome)
+
+    def _query_within(self, out_trade_no: str, seconds: float) -> Transaction:
+        return self.client.query_order(out_trade_no=out_trade_no, timeout=seconds)
+
+    def _fetch_certificates(self, seconds: float) -> Any:
+        return self.client.platform_certificates(timeout=seconds)
+
+    def _refreshed(self) -> bool:
+        return self._refresher is not None and self._refresher.refresh() is Refresh.DONE
+
+    def _open_store(self, store: Store | str | None) -> Store:
+        if store is not None and not isinstance(store, str):
+            return store
+        address = store or self.merchant.store
+        if address is None and self.merchant.is_official:
+            raise ConfigError(
+                "no store: set WECHATPAY_STORE or Kit(store=…), for example "
+                "sqlite:////var/lib/shop/wechatpay.db"
+            )
+        return open_store(address or _SANDBOX_STORE, may_be_relative=not self.merchant.is_official)
+
+
+def _is_definite(error: ApiError) -> bool:
+    """Whether a refusal is proven to be WeChat Pay's and leaves nothing behind at the gateway."""
+    unsure = (
+        FrequencyLimitedError,
+        OrderClosedError,
+        OrderPaidError,
+        OutTradeNoUsedError,
+        SystemUnavailableError,
+    )
+    return error.verified and not isinstance(error, unsure)
+
+
+def _refuse_other(held: OrderRecord | RefundRecord | None, number: str, fingerprint: str) -> None:
+    if held is not None and held.fingerprint != fingerprint:
+        raise OrderMismatchError(
+            f"{number} was recorded before with other parameters; nothing was sent. "
+            "Repeat it unchanged, or take a new number (replaces= closes the old order)"
+        )
+
+
+def _unknown(out_trade_no: str) -> UnknownOrderError:
+    return UnknownOrderError(
+        f"{out_trade_no} was never placed through this store; nothing was sent. "
+        "Check the number and WECHATPAY_STORE"
+    )

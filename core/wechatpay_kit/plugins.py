@@ -1,0 +1,314 @@
+"""Register a shop's plugins and call their hooks.
+
+Knows pluggy, coroutines and names; knows nothing of orders or claims. Order, wrappers, first
+results and exceptions are pluggy's own: at registration each hook is replaced by a plain
+function that also runs a coroutine to its end and reports which plugin has completed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import functools
+import importlib
+import inspect
+import logging
+import os
+import sys
+import threading
+import time
+from contextvars import ContextVar
+from importlib.metadata import entry_points
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import pluggy
+
+from . import log
+from .errors import ConfigError
+from .hookspecs import PROJECT, Hooks
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
+__all__ = ["AsyncRunner", "Plugins"]
+
+SLOW_HOOK = 2.0  # seconds; WeChat Pay waits 5 for the whole delivery
+
+
+class AsyncRunner(Protocol):
+    """Runs a coroutine function to its end from a worker thread, like ``anyio.from_thread.run``."""
+
+    def __call__(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any: ...
+
+
+class Plugins:
+    """The plugins of one kit. Frozen by the first delivery: a late one would have missed money."""
+
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(Hooks)
+        self._monotonic = monotonic
+        self._loop = _BackgroundLoop()
+        self._frozen = False
+        self.has_async_hooks = False
+
+    def register(self, plugin: object, *, name: str | None = None) -> str:
+        """Add a plugin object and return its name.
+
+        Raises :class:`ConfigError` for a class, an unknown hook or argument (with the nearest
+        right name), a hook without ``@hookimpl``, or once the set is frozen.
+        """
+        if self._frozen:
+            raise ConfigError("plugins cannot be registered after the first delivery or settlement")
+        if inspect.isclass(plugin):
+            raise ConfigError(
+                f"{plugin.__qualname__} is a class; register an object of it: "
+                f"{plugin.__qualname__}()"
+            )
+        hooks = self._hooks_of(plugin)
+        name = name or self._name_for(plugin)
+        if self._manager.has_plugin(name):
+            raise ConfigError(f"a plugin named {name} is registered already")
+        self._manager.register(
+            SimpleNamespace(**{hook: self._bound(hook, name, impl) for hook, impl in hooks}), name
+        )
+        return name
+
+    def load(self, spec: str, settings: object) -> str:
+        """Register what ``spec`` names: an entry point, or ``module:attribute``.
+
+        Entry points stand in the group ``wechatpay_kit``. A class or function found there is
+        called with ``settings`` to make the plugin.
+        """
+        found: Any
+        if ":" in spec:
+            module, _, attribute = spec.partition(":")
+            try:
+                found = functools.reduce(
+                    getattr, attribute.split("."), importlib.import_module(module)
+                )
+            except (ImportError, AttributeError) as error:
+                raise ConfigError(f"plugin {spec} cannot be loaded: {error}") from error
+        else:
+            group = entry_points(group=PROJECT)
+            if spec not in group.names:
+                held = ", ".join(sorted(group.names)) or "none"
+                raise ConfigError(
+                    f"no plugin is installed under the name {spec}; installed: {held}"
+                )
+            found = group[spec].load()
+        if inspect.isclass(found) or inspect.isroutine(found):
+            found = found(settings)
+        return self.register(found, name=spec)
+
+    def freeze(self) -> None:
+        self._frozen = True
+
+    def listens(self, hook: str) -> bool:
+        """Whether any plugin implements ``hook`` (a wrapper alone is nobody)."""
+        return any(
+            not (impl.wrapper or impl.hookwrapper)
+            for impl in getattr(self._manager.hook, hook).get_hookimpls()
+        )
+
+    def refuse_running_loop(self) -> None:
+        """Raise ``RuntimeError`` on an event loop's own thread if a coroutine may have to run."""
+        if self.has_async_hooks and _on_event_loop():
+            raise RuntimeError(
+                "this call may run async hooks and would block the event loop it is made on; "
+                "await anyio.to_thread.run_sync(…) instead"
+            )
+
+    def fire(
+        self,
+        hook: str,
+        *,
+        skip: Collection[str] = (),
+        completed: Callable[[str], None] | None = None,
+        run_async: AsyncRunner | None = None,
+        **arguments: object,
+    ) -> Any:
+        """Call ``hook`` on all plugins but those named in ``skip``.
+
+        ``completed`` is told each plugin's name as soon as it has returned. What a plugin raises
+        is raised here.
+        """
+        caller = getattr(self._manager.hook, hook)
+        if skip:
+            done = [p for p in map(self._manager.get_plugin, skip) if p is not None]
+            caller = self._manager.subset_hook_caller(hook, done)
+        token = _firing.set(_Firing(run_async or self._loop.run, completed))
+        try:
+            return caller(**arguments)
+        finally:
+            _firing.reset(token)
+
+    def tell(self, hook: str, event: object, *, run_async: AsyncRunner | None = None) -> None:
+        """Fire a hook whose failure changes nothing: it is logged."""
+        try:
+            self.fire(hook, run_async=run_async, event=event)
+        except Exception:  # noqa: BLE001 - whatever a plugin raises, the outcome stands
+            log.logger.exception("%s raised; the outcome stands", hook)
+
+    def _bound(self, hook: str, name: str, implementation: Callable[..., Any]) -> Any:
+        options = self._options(implementation)
+        if options["wrapper"] or options["hookwrapper"]:
+            return implementation
+
+        @functools.wraps(implementation)
+        def call(*args: Any) -> Any:
+            firing = _firing.get()
+            began = self._monotonic()
+            try:
+                result = implementation(*args)
+                if inspect.isawaitable(result):
+                    result = firing.run_async(_result_of, result)
+            finally:
+                self._warn_if_slow(hook, name, self._monotonic() - began)
+            if firing.completed:
+                firing.completed(name)
+            return result
+
+        return call
+
+    def _warn_if_slow(self, hook: str, name: str, seconds: float) -> None:
+        if seconds > SLOW_HOOK:
+            log.write(
+                logging.WARNING,
+                "slow_hook",
+                hook=hook,
+                plugin=name,
+                milliseconds=round(seconds * 1000),
+                advice="enqueue the work and return; WeChat Pay waits 5 s",
+            )
+
+    def _hooks_of(self, plugin: object) -> list[tuple[str, Callable[..., Any]]]:
+        found: list[tuple[str, Callable[..., Any]]] = []
+        problems: list[str] = []
+        for attribute in dir(plugin):
+            if attribute.startswith("__"):
+                continue
+            implementation = inspect.getattr_static(plugin, attribute)
+            if isinstance(implementation, property):
+                continue
+            implementation = getattr(plugin, attribute)
+            options = self._options(implementation)
+            if options is None:
+                problems += _unmarked(plugin, attribute, implementation)
+                continue
+            hook = options["specname"] or attribute
+            problems += self._misfits(hook, implementation, options)
+            if inspect.iscoroutinefunction(implementation):
+                self.has_async_hooks = True
+            found.append((hook, implementation))
+        if not found and not problems:
+            problems.append(
+                f"{type(plugin).__qualname__} has no hook; mark its methods with @hookimpl: "
+                + ", ".join(_NAMES)
+            )
+        if problems:
+            raise ConfigError(problems)
+        return found
+
+    def _misfits(
+        self, hook: str, implementation: Callable[..., Any], options: pluggy.HookimplOpts
+    ) -> list[str]:
+        if hook not in _NAMES:
+            return [f"{hook} is no hook of wechatpay-kit{_nearest(hook, _NAMES)}"]
+        if (options["wrapper"] or options["hookwrapper"]) and not inspect.isgeneratorfunction(
+            implementation
+        ):
+            return [f"{hook}: a hook wrapper must be a plain generator function (def … yield)"]
+        allowed = _arguments(getattr(Hooks, hook))[1:]
+        return [
+            f"{hook} has no argument {name}{_nearest(name, allowed)}"
+            for name in _arguments(implementation)
+            if name not in allowed and name != "self"
+        ]
+
+    def _options(self, implementation: object) -> Any:
+        return (
+            getattr(implementation, f"{PROJECT}_impl", None) if callable(implementation) else None
+        )
+
+    def _name_for(self, plugin: object) -> str:
+        kind = type(plugin)
+        base = (
+            plugin.__name__
+            if isinstance(plugin, ModuleType)
+            else f"{kind.__module__}.{kind.__qualname__}"
+        )
+        # Names stand in the store beside what each plugin completed, so they must be the same in
+        # the next process: by class and order of registration, not by id().
+        names = (base, *(f"{base}#{number}" for number in range(2, 1000)))
+        return next(name for name in names if not self._manager.has_plugin(name))
+
+
+class _Firing(NamedTuple):
+    run_async: AsyncRunner
+    completed: Callable[[str], None] | None
+
+
+_firing: ContextVar[_Firing] = ContextVar("wechatpay_kit_firing")
+_NAMES = tuple(name for name in vars(Hooks) if hasattr(getattr(Hooks, name), f"{PROJECT}_spec"))
+
+
+class _BackgroundLoop:
+    """One event loop in a daemon thread, for hooks fired where no application loop is.
+
+    Never ``asyncio.run`` a call: HTTP clients and pools are bound to the loop that made them.
+    Started on first use, and again after a fork.
+    """
+
+    def __init__(self) -> None:
+        self._of_process: dict[int, _LoopThread] = {}
+
+    def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        thread = self._of_process.setdefault(os.getpid(), _LoopThread())
+        return asyncio.run_coroutine_threadsafe(_result_of(function(*args)), thread.loop).result()
+
+
+class _LoopThread:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=self._loop.run_forever, name="wechatpay-kit-hooks", daemon=True
+                ).start()
+            return self._loop
+
+
+async def _result_of(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        trio = sys.modules.get("trio")
+        return bool(trio and trio.lowlevel.in_trio_run())
+    return True
+
+
+def _unmarked(plugin: object, attribute: str, value: object) -> list[str]:
+    inherited = getattr(getattr(type(plugin), attribute, None), "__qualname__", "")
+    if attribute not in _NAMES or not callable(value) or inherited.startswith("Hooks."):
+        return []
+    return [f"{attribute} is not marked with @hookimpl, so it would never be called"]
+
+
+def _arguments(function: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def _nearest(name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
