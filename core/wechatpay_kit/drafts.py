@@ -302,7 +302,7 @@ def _identity(options: Mapping[str, Any]) -> Identity | UnsetType:
     if "identity" not in options:
         return UNSET
     try:
-        identity = struct("identity", options["identity"], Identity)
+        identity: Identity = struct("identity", options["identity"], Identity)
     except ParameterError as error:  # its message would show a name and an ID number
         raise ParameterError("identity", error.rule, "a value not shown") from None
     for field in ("type", "number", "name"):

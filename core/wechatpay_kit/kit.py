@@ -131,7 +131,7 @@ class Kit:
         self._plugins = Plugins()
         self._lifetime = order_lifetime
         self._retention = retention
-        self._timeouts = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
+        self._connect_timeout, self._read_timeout = connect_timeout, read_timeout
         self._clock = clock
         self._business_clock = business_clock or (
             SandboxClock(merchant.sandbox_clock) if merchant.sandbox_clock else clock
@@ -202,7 +202,8 @@ class Kit:
             clock=self._clock,
             business_clock=self._business_clock,
             on_unknown_key=self._refreshed if self._refresher else None,
-            **self._timeouts,
+            connect_timeout=self._connect_timeout,
+            read_timeout=self._read_timeout,
         )
 
     # Orders

@@ -172,8 +172,8 @@ class Transport:
             serial=serial or self._merchant.public_key_id,
             hosts=self.hosts,
             check=check,
+            idempotent=idempotent,
         )
-        call.repeatable = idempotent or call.is_read
         with self._logged(call):
             if timeout is None:
                 return self._run(call)
@@ -197,7 +197,6 @@ class Transport:
         )
         with self._logged(call):
             self._run(call)
-            assert call.response is not None
             with call.response as response:
                 yield _arriving(call, response)
 
@@ -413,19 +412,20 @@ class _Call:
         signed_body: bytes = b"",
         content_type: str = "application/json",
         check: Check | None = None,
+        idempotent: bool = False,
         is_stream: bool = False,
     ) -> None:
         self.method, self.target, self.hosts, self.serial = method, target, hosts, serial
         self.body, self.signed_body, self.content_type = body, signed_body, content_type
         self.check, self.is_stream = check, is_stream
         self.is_read = method in {"GET", "HEAD"}
-        self.repeatable = self.is_read
+        self.repeatable = self.is_read or idempotent
         self.deadline: float | None = None
 
         self.attempts = 0
         self.departure = Departure()
         self.host: str | None = None
-        self.response: requests.Response | None = None
+        self.response: requests.Response  # of the last attempt that got one
         self.reply: Reply | None = None
         self.in_doubt = False  # some attempt was sent and got no answer to rely on
         self.was_unsigned = False

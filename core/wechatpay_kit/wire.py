@@ -119,7 +119,10 @@ class Wire:
         prepared = requests.Request(method, host + "/", headers=headers, data=body).prepare()
         prepared.url = url = host + target  # preparing it would normalise it once more
         session = self._session()
-        settings = session.merge_environment_settings(url, {}, stream=True, verify=None, cert=None)
+        # "verify" comes out as True or as a CA bundle: the session's own is True, and stays it.
+        settings: dict[str, Any] = dict(
+            session.merge_environment_settings(url, {}, stream=True, verify=None, cert=None)
+        )
         departure.is_sent, _local.departure = False, departure
         return session.get_adapter(url).send(prepared, timeout=timeouts, **settings)
 

@@ -5,7 +5,7 @@
     with Sandbox(notify_url="http://127.0.0.1:5000/wechatpay/notify") as sandbox:
         kit = Kit(Merchant.from_env(environ=sandbox.environment()), ...)
         kit.create_order(...)
-        sandbox.pay("T1001")
+        sandbox.pay("T10001")
 
 Needs the extra ``sandbox``; without it, importing this package says so.
 """

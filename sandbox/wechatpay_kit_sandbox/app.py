@@ -126,10 +126,12 @@ def _answer(gateway: Gateway, endpoint: _Endpoint, request: Request, body: bytes
     call = Call(
         merchant=merchant,
         path=request.path_params,
-        query=dict(parse_qsl(request.url.query, keep_blank_values=True)),
+        query=dict(
+            parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        ),
         content_type=content_type,
         body=body,
-        origin=f"{request.url.scheme}://{request.url.netloc}",
+        origin=_origin(request),
     )
     number, reply = _call(gateway, endpoint, call)
     headers_out = {"Request-ID": gateway.numbers.request_id(number)}
@@ -165,6 +167,12 @@ def _target(request: Request) -> str:
     raw: bytes = request.scope["raw_path"]
     query: bytes = request.scope["query_string"]
     return (raw + b"?" + query if query else raw).decode("latin-1")
+
+
+def _origin(request: Request) -> str:
+    """Scheme and host as the client addressed them: where it will fetch a bill from."""
+    host, port = request.scope["server"]
+    return f"{request.scope['scheme']}://{request.headers.get('host', f'{host}:{port}')}"
 
 
 def _response(

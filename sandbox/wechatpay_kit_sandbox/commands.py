@@ -65,7 +65,7 @@ def _introduce(server: Sandbox, env_file: Path | None) -> None:
     click.echo(
         "# Try it: place an order with your app, then pay it, or let a day pass:\n"
         f"#   curl {server.base_url}/_sandbox/orders\n"
-        f"#   curl -X POST {server.base_url}/_sandbox/orders/T1001/pay\n"
+        f"#   curl -X POST {server.base_url}/_sandbox/orders/T10001/pay\n"
         f"#   curl -X POST {server.base_url}/_sandbox/clock -d '{{\"advance\": 86400}}'"
     )
 

@@ -180,7 +180,7 @@ def _upload(gateway: Gateway, call: Call, kinds: tuple[str, ...], limit: int) ->
             "/body/file", "", "输入源“/body/file”映射到字段“文件”必填性规则校验失败，此字段为必填项"
         )
     file, name = found["file"], meta["filename"]
-    if name.rpartition(".")[2].lower() not in kinds:
+    if not name.lower().endswith(tuple(f".{kind}" for kind in kinds)):
         raise refusal("/body/meta/filename", name, f"文件格式不正确，仅支持 {'、'.join(kinds)}")
     if len(file) > limit:
         raise refusal("/body/file", len(file), f"文件大小超过 {limit // _MIB}M")

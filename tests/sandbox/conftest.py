@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from sandbox.gateway_client import GatewayClient, Receiver
 from wechatpay_kit_sandbox import Sandbox, generate_keys
 
@@ -34,10 +36,21 @@ def number(numbers):
     return next(numbers)
 
 
+@pytest.fixture(scope="session")
+def stopping():
+    """Where sandboxes are stopped; it takes each a fifth of a second that no test needs to wait."""
+    with ThreadPoolExecutor(4) as pool:
+        stopped = []
+        yield lambda sandbox: stopped.append(pool.submit(sandbox.stop))
+        for one in stopped:
+            one.result()
+
+
 @pytest.fixture
-def sandbox(keys):
-    with Sandbox(keys=keys) as sandbox:
-        yield sandbox
+def sandbox(keys, stopping):
+    sandbox = Sandbox(keys=keys).start()
+    yield sandbox
+    stopping(sandbox)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+
 from sandbox.gateway_client import exchange
 
 JSAPI = "/v3/pay/transactions/jsapi"
@@ -86,7 +87,6 @@ def test_garbled_authorization(shared_client, target, message, has_request_id, a
     assert not any(name in answer.headers for name in WECHATPAY_HEADERS)
 
 
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -157,7 +157,9 @@ def test_bad_signature_explains_itself(shared_client, number):
     assert answer.json["detail"]["detail"] == {"issue": "sign not match"}
     assert not any(name in answer.headers for name in WECHATPAY_HEADERS)
     # what it says is what it takes
-    again = shared_client.authorization("POST", JSAPI, b"", signed=expected.encode(), **fields(shown))
+    again = shared_client.authorization(
+        "POST", JSAPI, b"", signed=expected.encode(), **fields(shown)
+    )
     assert shared_client.send("POST", JSAPI, body, headers={"Authorization": again}).status == 200
 
 
@@ -166,9 +168,7 @@ def fields(shown):
     return {"timestamp": timestamp, "nonce_str": nonce}
 
 
-@pytest.mark.parametrize(
-    "signature", ["!!!", "bm9uZQ==", "WECHATPAY/SIGNTEST/bm9uZQ==", "bm9uZQ"]
-)
+@pytest.mark.parametrize("signature", ["!!!", "bm9uZQ==", "WECHATPAY/SIGNTEST/bm9uZQ==", "bm9uZQ"])
 def test_signature_that_is_none(shared_client, signature):
     answer = shared_client.get(CERTIFICATES, signature=signature)
     assert (answer.status, answer.json["message"]) == (401, "签名错误")

@@ -6,6 +6,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from wechatpay_kit_sandbox.agenda import Agenda
 from wechatpay_kit_sandbox.clock import BusinessClock, rfc3339
 

@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 
 import pytest
+
 from sandbox.gateway_client import GatewayClient
 from wechatpay_kit_sandbox import ControlError, Sandbox
 
@@ -114,7 +115,8 @@ TRADE_NO = "输入源“/body/out_trade_no”映射到值字段“商户订单�
             {"attach": "茶" * 43},
             "/attach",
             "茶" * 43,
-            "输入源“/body/attach”映射到值字段“附加数据”字符串规则校验失败，字节数 129，大于最大值 128",
+            "输入源“/body/attach”映射到值字段“附加数据”字符串规则校验失败，"
+            "字节数 129，大于最大值 128",
         ),
         (
             {"description": "茶🍵"},
@@ -187,7 +189,12 @@ def test_field_that_breaks_its_rule(shared_client, number, change, field, value,
         {
             "detail": {
                 "goods_detail": [
-                    {"merchant_goods_id": "g", "goods_name": "n" * 200, "quantity": 1, "unit_price": 1}
+                    {
+                        "merchant_goods_id": "g",
+                        "goods_name": "n" * 200,
+                        "quantity": 1,
+                        "unit_price": 1,
+                    }
                 ]
                 * 30
             }
@@ -216,7 +223,9 @@ def test_null_is_no_value(shared_client, number):
     assert shared_client.send("POST", JSAPI, body).json["code"] == "PARAM_ERROR"
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"a":"\xff"}', b"[" * 5000, b"\xef\xbb\xbf{}"])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"a":"\xff"}', b"[" * 5000, b"\xef\xbb\xbf{}"]
+)
 def test_body_that_is_no_json_object(shared_client, body):
     answer = shared_client.send("POST", JSAPI, body)
     assert (answer.status, answer.json["code"]) == (400, "PARAM_ERROR")

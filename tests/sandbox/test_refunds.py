@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 
 import pytest
+
 from wechatpay_kit_sandbox import ControlError
 
 QUERY = "/v3/refund/domestic/refunds/{}"
@@ -105,14 +106,19 @@ def test_refund_that_does_not_exist(shared_client):
         {"notify_url": "https://shop.example/?a"},
         {"funds_account": "MINE"},
         {"sub_mchid": "1900000001"},
-        {"amount": {"refund": 2, "total": 100, "currency": "CNY", "from": [{"account": "AVAILABLE", "amount": 1}]}},
+        {
+            "amount": {
+                "refund": 2,
+                "total": 100,
+                "currency": "CNY",
+                "from": [{"account": "AVAILABLE", "amount": 1}],
+            }
+        },
         {"goods_detail": [{"merchant_goods_id": "g"}]},
     ],
 )
 def test_field_that_breaks_its_rule(shared_client, paid, change):
-    answer = shared_client.refund(
-        **{"out_trade_no": paid, "out_refund_no": f"R-{paid}"} | change
-    )
+    answer = shared_client.refund(**{"out_trade_no": paid, "out_refund_no": f"R-{paid}"} | change)
     assert (answer.status, answer.json["code"]) == (400, "PARAM_ERROR")
 
 
@@ -131,6 +137,7 @@ def test_refund_within_a_year_only(sandbox, client):
 
 
 def test_refund_succeeds_by_itself_after_the_delay(sandbox, client, receiver):
+    sandbox.set_rate(0)
     client.place("T000001")
     sandbox.pay("T000001", notify=False)
     client.refund("T000001", "R1", notify_url=receiver.url)
