@@ -110,6 +110,14 @@ def lower_bounds() -> Iterator[str]:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, side by side with the floor: ratios, not verdicts."""
+    session.install(".[all]")
+    for script in sorted((ROOT / "benchmarks").glob("*.py")):
+        session.run("python", str(script))
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel into dist/; install the wheel with each extra into an empty venv."""
     session.install(*group("build"))

@@ -15,9 +15,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
-from wechatpay_kit_sandbox.keys import Keys, generate_keys, private_pem
 
 from wechatpay_kit import Kit, Merchant, hookimpl
+from wechatpay_kit_sandbox.keys import Keys, generate_keys, private_pem
 
 NOW = datetime(2026, 11, 24, 2, 0, 0, tzinfo=UTC)  # 10:00 in Beijing
 BEIJING = "2026-11-24T09:59:30+08:00"

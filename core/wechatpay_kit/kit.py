@@ -193,9 +193,13 @@ class Kit:
 
     @cached_property
     def client(self) -> Client:
-        """The calls without store or hooks; ``request`` reaches any API of WeChat Pay."""
+        """The calls without store or hooks; ``request`` reaches any API of WeChat Pay.
+
+        Raises :class:`ConfigError` where the kit may only receive.
+        """
         from .client import Client  # noqa: PLC0415 - receiving does not pay for requests
 
+        self.merchant.signer  # noqa: B018 - says so where there is none
         return Client(
             self.merchant,
             keys=self.merchant.keys,

@@ -52,7 +52,7 @@ class KeyRefresher:
         self._keys = keys
         self._fetch = fetch
         self._monotonic = monotonic
-        self._renewed_at = monotonic() if keys.serials else None
+        self._renewed_at = monotonic()
         self._started_at: float | None = None
         self._flights: dict[int, threading.Lock] = {}
 
@@ -66,7 +66,7 @@ class KeyRefresher:
 
     def refresh_if_old(self) -> None:
         """Start a fetch ahead of need where the ring is over 12 h old; wait for nothing."""
-        if self._renewed_at is None or self._monotonic() - self._renewed_at > MAX_AGE:
+        if self._monotonic() - self._renewed_at > MAX_AGE:
             self._start()
 
     def _start(self) -> Refresh | tuple[threading.Event, list[Refresh]]:

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from core.keys import private_key, signed_headers
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
+
+from core.keys import private_key, signed_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -15,6 +15,10 @@ from ipaddress import ip_address
 
 import pytest
 import requests
+from cryptography import x509
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from core.gateway import (
     Gateway,
     closed_port,
@@ -39,10 +43,6 @@ from core.keys import (
     public_pem,
     signed_headers,
 )
-from cryptography import x509
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from wechatpay_kit.errors import (
     ApiError,
     ConfigError,
