@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
 
 from .errors import ConfigError
 
@@ -32,13 +30,15 @@ class SandboxClock:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._opener = build_opener(ProxyHandler({}))  # a sandbox is on this machine
 
     def __call__(self) -> datetime:
+        from urllib.request import ProxyHandler, build_opener  # noqa: PLC0415 - sandboxes only
+
+        opener = build_opener(ProxyHandler({}))  # a sandbox is on this machine
         try:
-            with self._opener.open(self._url, timeout=2) as answer:
+            with opener.open(self._url, timeout=2) as answer:
                 return datetime.fromisoformat(json.load(answer)["now"])
-        except (URLError, OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"the sandbox's clock at {self._url} does not answer ({type(error).__name__}); "
                 "start the sandbox, or unset SANDBOX_CLOCK"

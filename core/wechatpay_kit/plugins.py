@@ -7,7 +7,6 @@ function that also runs a coroutine to its end and reports which plugin has comp
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import functools
 import importlib
@@ -18,7 +17,6 @@ import sys
 import threading
 import time
 from contextvars import ContextVar
-from importlib.metadata import entry_points
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -29,9 +27,10 @@ from .errors import ConfigError
 from .hookspecs import PROJECT, Hooks
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable, Collection
 
-__all__ = ["AsyncRunner", "Plugins"]
+__all__ = ["AsyncRunner", "Plugins", "application_loop"]
 
 SLOW_HOOK = 2.0  # seconds; WeChat Pay waits 5 for the whole delivery
 
@@ -91,6 +90,8 @@ class Plugins:
             except (ImportError, AttributeError) as error:
                 raise ConfigError(f"plugin {spec} cannot be loaded: {error}") from error
         else:
+            from importlib.metadata import entry_points  # noqa: PLC0415 - paid by who needs it
+
             group = entry_points(group=PROJECT)
             if spec not in group.names:
                 held = ", ".join(sorted(group.names)) or "none"
@@ -138,7 +139,8 @@ class Plugins:
         if skip:
             done = [p for p in map(self._manager.get_plugin, skip) if p is not None]
             caller = self._manager.subset_hook_caller(hook, done)
-        token = _firing.set(_Firing(run_async or self._loop.run, completed))
+        runner = run_async or application_loop.get() or self._loop.run
+        token = _firing.set(_Firing(runner, completed))
         try:
             return caller(**arguments)
         finally:
@@ -251,6 +253,10 @@ class _Firing(NamedTuple):
 
 
 _firing: ContextVar[_Firing] = ContextVar("wechatpay_kit_firing")
+application_loop: ContextVar[AsyncRunner | None] = ContextVar(
+    "wechatpay_kit_application_loop", default=None
+)
+"""Set by an adapter in its worker threads: the way from there to the application's own loop."""
 _NAMES = tuple(name for name in vars(Hooks) if hasattr(getattr(Hooks, name), f"{PROJECT}_spec"))
 
 
@@ -265,6 +271,8 @@ class _BackgroundLoop:
         self._of_process: dict[int, _LoopThread] = {}
 
     def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        import asyncio  # noqa: PLC0415 - paid by who has async hooks
+
         thread = self._of_process.setdefault(os.getpid(), _LoopThread())
         return asyncio.run_coroutine_threadsafe(_result_of(function(*args)), thread.loop).result()
 
@@ -276,6 +284,8 @@ class _LoopThread:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
+        import asyncio  # noqa: PLC0415 - paid by who has async hooks
+
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -290,12 +300,13 @@ async def _result_of(awaitable: Awaitable[Any]) -> Any:
 
 
 def _on_event_loop() -> bool:
+    asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        return True
     try:
-        asyncio.get_running_loop()
+        return asyncio is not None and asyncio.get_running_loop() is not None
     except RuntimeError:
-        trio = sys.modules.get("trio")
-        return bool(trio and trio.lowlevel.in_trio_run())
-    return True
+        return False
 
 
 def _unmarked(plugin: object, attribute: str, value: object) -> list[str]:

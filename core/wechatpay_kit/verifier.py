@@ -11,7 +11,6 @@ import binascii
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -137,6 +136,8 @@ class VerificationKey(NamedTuple):
     @classmethod
     def from_certificates(cls, pem: bytes) -> list[VerificationKey]:
         """From one or more PEM certificates. Raises ``ValueError`` if one is not an RSA one."""
+        from cryptography import x509  # noqa: PLC0415 - public-key mode has no certificates
+
         return [
             cls(
                 f"{certificate.serial_number:040X}",
