@@ -200,9 +200,10 @@ def test_the_serial_of_sealed_fields_replaces_the_own_key_id():
 
 def test_in_certificate_mode_no_serial_is_sent():
     mode = {"public_key": None, "public_key_id": None, "platform_cert": certificate()}
-    with against(
-        signed(owner="platform", serial=PLATFORM_SERIAL), merchant=mode
-    ) as (gateway, sender):
+    with against(signed(owner="platform", serial=PLATFORM_SERIAL), merchant=mode) as (
+        gateway,
+        sender,
+    ):
         assert sender.exchange("GET", PATH).verified
         assert "wechatpay-serial" not in gateway.requests[0].headers
 
@@ -234,9 +235,10 @@ def test_credentials_and_cookies_of_the_environment_are_not_sent(tmp_path, monke
 
 
 def test_a_merchant_that_may_only_receive_sends_nothing():
-    with against(
-        signed(), merchant={"receive_only": True, "private_key": None}
-    ) as (gateway, sender):
+    with against(signed(), merchant={"receive_only": True, "private_key": None}) as (
+        gateway,
+        sender,
+    ):
         with pytest.raises(ConfigError):
             sender.exchange("POST", "/v3/x", body=b"{}")
         assert gateway.requests == []
@@ -295,10 +297,22 @@ OUTCOMES = {
         1,
     ),
     "read 500": (READ, [BROKEN], SystemUnavailableError, (500, "SYSTEM_ERROR"), 3),
-    "read 502 html": (READ, [unsigned(b"<html>", 502)], SystemUnavailableError, (502, "HTTP_502"), 3),
+    "read 502 html": (
+        READ,
+        [unsigned(b"<html>", 502)],
+        SystemUnavailableError,
+        (502, "HTTP_502"),
+        3,
+    ),
     "read 500 once": (READ, [BROKEN, GOOD], None, None, 2),
     "post 500": (ONCE, [BROKEN], OutcomeUnknownError, (500, "SYSTEM_ERROR"), 1),
-    "post 500 signed": (ONCE, [signed(FAILURE, 500)], OutcomeUnknownError, (500, "SYSTEM_ERROR"), 1),
+    "post 500 signed": (
+        ONCE,
+        [signed(FAILURE, 500)],
+        OutcomeUnknownError,
+        (500, "SYSTEM_ERROR"),
+        1,
+    ),
     "post 500, idempotent": (AGAIN, [BROKEN], OutcomeUnknownError, (500, "SYSTEM_ERROR"), 3),
     "post 500 twice, idempotent": (AGAIN, [BROKEN, BROKEN, GOOD], None, None, 3),
     "read reset": (READ, [resets], TransportError, None, 3),
@@ -307,7 +321,13 @@ OUTCOMES = {
     "read closed": (READ, [closes], TransportError, None, 3),
     "read no http": (READ, [sends(b"SMTP ready\r\n\r\n")], TransportError, None, 3),
     "read 500, then reset": (READ, [BROKEN, resets], TransportError, None, 3),
-    "read reset, then 500": (READ, [resets, BROKEN], SystemUnavailableError, (500, "SYSTEM_ERROR"), 3),
+    "read reset, then 500": (
+        READ,
+        [resets, BROKEN],
+        SystemUnavailableError,
+        (500, "SYSTEM_ERROR"),
+        3,
+    ),
     "post reset": (ONCE, [resets], OutcomeUnknownError, (None, None), 1),
     "post truncated": (ONCE, [truncated()], OutcomeUnknownError, (None, None), 1),
     "post reset, idempotent": (AGAIN, [resets], OutcomeUnknownError, (None, None), 3),
@@ -349,7 +369,13 @@ OUTCOMES = {
         (400, "ORDERPAID"),
         2,
     ),
-    "read reset, then 400": (READ, [resets, signed(REFUSAL, 400)], ApiError, (400, "PARAM_ERROR"), 2),
+    "read reset, then 400": (
+        READ,
+        [resets, signed(REFUSAL, 400)],
+        ApiError,
+        (400, "PARAM_ERROR"),
+        2,
+    ),
 }
 
 
@@ -576,7 +602,9 @@ def test_an_answer_that_drips_is_not_waited_for_longer_than_the_read_time_out():
         assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize(("method", "error"), [("GET", TransportError), ("POST", OutcomeUnknownError)])
+@pytest.mark.parametrize(
+    ("method", "error"), [("GET", TransportError), ("POST", OutcomeUnknownError)]
+)
 def test_a_budget_holds_even_against_headers_that_drip(method, error):
     with against(GOOD) as (gateway, sender):
         gateway.script = [gateway.dripping(message(200, signed_headers(b"{}"), b"{}"))]

@@ -148,18 +148,25 @@ class Store(Protocol):
 
 
 def open_store(url: str, *, may_be_relative: bool = False) -> Store:
-    """The store that a ``STORE`` setting names: ``sqlite:////var/lib/shop/wechatpay.db``.
+    """The store that a ``STORE`` setting names.
 
-    Raises :class:`ConfigError` for an address it cannot serve. A relative SQLite path is refused
-    unless allowed: two working directories would be two memories.
+    ``sqlite:////var/lib/shop/wechatpay.db`` or ``dynamodb://table`` (region and credentials are
+    the environment's). Raises :class:`ConfigError` for an address it cannot serve. A relative
+    SQLite path is refused unless allowed: two working directories would be two memories.
     """
+    scheme = urlsplit(url).scheme
+    if scheme == "sqlite":
+        return _open_sqlite(url, may_be_relative=may_be_relative)
+    if scheme == "dynamodb":
+        return _open_dynamodb(url)
+    raise _unfit(url)
+
+
+def _open_sqlite(url: str, *, may_be_relative: bool) -> Store:
     parts = urlsplit(url)
     path = parts.path.removeprefix("/")
-    if parts.scheme != "sqlite" or parts.netloc or parts.query or not path:
-        raise ConfigError(
-            f"STORE must look like sqlite:////var/lib/shop/wechatpay.db; got scheme "
-            f"{parts.scheme or 'none'!r}"
-        )
+    if parts.netloc or parts.query or not path:
+        raise _unfit(url)
     if not path.startswith("/") and not may_be_relative:
         raise ConfigError(
             f"STORE must be an absolute path, with four slashes: sqlite:////…/{path}; "
@@ -168,3 +175,19 @@ def open_store(url: str, *, may_be_relative: bool = False) -> Store:
     from .sqlite import SqliteStore  # noqa: PLC0415 - sqlite3 is paid by who uses it
 
     return SqliteStore(path)
+
+
+def _open_dynamodb(url: str) -> Store:
+    parts = urlsplit(url)
+    if not parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
+        raise _unfit(url)
+    from .dynamodb import DynamoStore  # noqa: PLC0415 - boto3 is paid by who uses it
+
+    return DynamoStore(parts.netloc)
+
+
+def _unfit(url: str) -> ConfigError:
+    return ConfigError(
+        "STORE must look like sqlite:////var/lib/shop/wechatpay.db or dynamodb://table; got "
+        f"scheme {urlsplit(url).scheme or 'none'!r}"
+    )
