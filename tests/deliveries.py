@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from wechatpay_kit import Kit, Merchant, hookimpl
+from wechatpay_kit import ExpectedOrder, Kit, Merchant, hookimpl
 from wechatpay_kit_sandbox.keys import Keys, generate_keys, private_pem
 
 NOW = datetime(2026, 11, 24, 2, 0, 0, tzinfo=UTC)  # 10:00 in Beijing
@@ -82,6 +82,17 @@ class Recorder:
     @hookimpl
     def on_rejected(self, event):
         self.events.append(("on_rejected", event))
+
+
+class Expecting:
+    """A plugin that expects every order at ``total`` fen, for tests that are not about orders."""
+
+    def __init__(self, total: int = 100, **changes: Any) -> None:
+        self.order = ExpectedOrder(**{"total": total, "appid": APPID} | changes)
+
+    @hookimpl
+    def expected_order(self, out_trade_no):
+        return self.order
 
 
 def merchant(**changes: Any) -> Merchant:
@@ -209,6 +220,23 @@ def delivery(
     return signed(body, at=at), body
 
 
+def changed(headers: Headers, name: str, value: str) -> Headers:
+    """``headers`` with another value under ``name``."""
+    return [(n, value if n == name else v) for n, v in headers]
+
+
+def without(headers: Headers, name: str) -> Headers:
+    return [(n, v) for n, v in headers if n != name]
+
+
 _MERCHANT_SETTINGS = frozenset(
-    {"mchid", "appid", "apiv3_key", "apiv3_key_previous", "public_key", "public_key_id"}
+    {
+        "mchid",
+        "appid",
+        "apiv3_key",
+        "apiv3_key_previous",
+        "public_key",
+        "public_key_id",
+        "platform_cert",
+    }
 )

@@ -16,11 +16,12 @@ from .events import ConflictReason
 from .records import OrderRecord, RefundRecord
 
 if TYPE_CHECKING:
-    from .models import Refund, Transaction
+    from .models import Refund, Transaction, TransactionAmount
     from .records import ExpectedOrder, Source
 
 __all__ = [
     "Fact",
+    "check_paid",
     "closed_fact",
     "conflict_fact",
     "expected_record",
@@ -55,10 +56,8 @@ def order_key(mchid: str, out_trade_no: str) -> str:
 def paid_fact(
     mchid: str, transaction: Transaction, order: OrderRecord | None, source: Source, now: datetime
 ) -> Fact:
-    """That an order is paid; :class:`MessageError` where the transaction does not say by what."""
-    amount = transaction.amount
-    if amount is None or transaction.transaction_id is None:
-        raise MessageError("a paid transaction lacks amount or transaction_id", field="amount")
+    """That an order is paid; :class:`MessageError` as :func:`check_paid` says."""
+    amount = check_paid(transaction)
     currency = amount.currency or "CNY"
     key = order_key(mchid, transaction.out_trade_no)
     record = order or OrderRecord(
@@ -89,6 +88,15 @@ def paid_fact(
             settled_at=now,
         ),
     )
+
+
+def check_paid(transaction: Transaction) -> TransactionAmount:
+    """The amount of a paid transaction; :class:`MessageError` where it does not say how much."""
+    if transaction.amount is None:
+        raise MessageError("a paid transaction lacks its amount", field="amount")
+    if not transaction.transaction_id:
+        raise MessageError("a paid transaction lacks transaction_id", field="transaction_id")
+    return transaction.amount
 
 
 def misplaced_payment(order: OrderRecord | None, fact: Fact) -> ConflictReason | None:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from contextvars import ContextVar
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pluggy
@@ -69,9 +69,8 @@ class Plugins:
         name = name or self._name_for(plugin)
         if self._manager.has_plugin(name):
             raise ConfigError(f"a plugin named {name} is registered already")
-        self._manager.register(
-            SimpleNamespace(**{hook: self._bound(hook, name, impl) for hook, impl in hooks}), name
-        )
+        proxy = _Proxy({hook: self._bound(hook, name, impl) for hook, impl in hooks})
+        self._manager.register(proxy, name)
         return name
 
     def load(self, spec: str, settings: object) -> str:
@@ -245,6 +244,13 @@ class Plugins:
         # the next process: by class and order of registration, not by id().
         names = (base, *(f"{base}#{number}" for number in range(2, 1000)))
         return next(name for name in names if not self._manager.has_plugin(name))
+
+
+class _Proxy:
+    """What pluggy holds in a plugin's place: its hooks, each replaced by a plain function."""
+
+    def __init__(self, hooks: dict[str, Callable[..., Any]]) -> None:
+        vars(self).update(hooks)
 
 
 class _Firing(NamedTuple):

@@ -26,6 +26,7 @@ from .errors import (
     WeChatPayError,
 )
 from .events import RejectedEvent
+from .facts import check_paid
 from .models import Envelope, RefundNotice, Transaction, decode
 from .refresher import Refresh
 from .settlement import Outcome, Settled, Terms
@@ -399,7 +400,10 @@ def _content(event_type: str, plaintext: bytes) -> Transaction | RefundNotice | 
     shape = decode(plaintext, _Shape)
     if shape.combine_out_trade_no is not None or shape.sp_mchid is not None:
         return None
-    return decode(plaintext, kind)
+    content = decode(plaintext, kind)
+    if isinstance(content, Transaction) and content.trade_state == "SUCCESS":
+        check_paid(content)
+    return content
 
 
 def _merchants(plaintext: bytes) -> set[str]:
@@ -421,4 +425,5 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _serial(headers: Iterable[tuple[str, str]]) -> str | None:
-    return next((value for name, value in headers if name.lower() == "wechatpay-serial"), None)
+    values = (value for name, value in headers if name.lower() == "wechatpay-serial")
+    return next(values, "").strip(" \t") or None

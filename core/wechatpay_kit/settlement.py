@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import log
-from .errors import ConfigError, HookError, LeaseLostError, OrderNotExistError
+from .errors import ConfigError, HookError, OrderNotExistError, StoreError
 from .events import (
     ClosedEvent,
     ConflictEvent,
@@ -219,8 +219,7 @@ class Settlement:
         with self._claim(fact, terms) as claim:
             if claim.outcome is ClaimOutcome.FRESH:
                 event = kind.event(**self._base(fact, claim, terms), **kind.also(told))
-                how = {"skip": claim.completed, "completed": claim.complete_plugin}
-                self._call(kind.hook, event, terms, **how)
+                self._call(kind.hook, event, terms, claim)
         if claim.outcome is ClaimOutcome.CONFLICT:
             held = claim.recorded or ""
             return self._conflict(fact, conflict(fact, held), terms, told, recorded=held)
@@ -268,12 +267,29 @@ class Settlement:
             fact, now=self._clock(), since=self._since, hold=terms.hold, wait=terms.wait
         )
 
-    def _call(self, hook: str, event: Event, terms: Terms, **how: Any) -> Any:
+    def _call(self, hook: str, event: Event, terms: Terms, claim: Claim | None = None) -> Any:
+        """Fire; with a ``claim``, on the plugins that it does not say have completed."""
+        unrecorded: list[StoreError] = []
+
+        def completed(name: str) -> None:
+            try:
+                if claim:
+                    claim.complete_plugin(name)
+            except StoreError as error:
+                unrecorded.append(error)
+                raise
+
         try:
-            return self._plugins.fire(hook, event=event, run_async=terms.run_async, **how)
-        except LeaseLostError:
-            raise
+            return self._plugins.fire(
+                hook,
+                skip=claim.completed if claim else (),
+                completed=completed,
+                run_async=terms.run_async,
+                event=event,
+            )
         except Exception as error:
+            if error in unrecorded:  # the store's fault, not the plugin's
+                raise
             raise HookError(
                 f"{hook} raised {type(error).__name__} for {event.key}; it will be tried again",
                 transaction=getattr(event, "transaction", None),

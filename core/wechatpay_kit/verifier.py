@@ -30,6 +30,7 @@ __all__ = [
     "PUBLIC_KEY_PREFIX",
     "KeyRing",
     "VerificationKey",
+    "normal_serial",
     "signed_bytes",
     "verify",
 ]
@@ -166,7 +167,7 @@ class KeyRing:
 
     def add(self, *keys: VerificationKey) -> None:
         """Hold these keys too; keys already held stay."""
-        self._keys = self._keys | {_normal(key.serial): key for key in keys}
+        self._keys = self._keys | {normal_serial(key.serial): key for key in keys}
 
     @property
     def serials(self) -> tuple[str, ...]:
@@ -174,7 +175,7 @@ class KeyRing:
 
     def get(self, serial: str, now: datetime) -> VerificationKey:
         """The key of that serial; :class:`SignatureError` if it is not held or has expired."""
-        key = self._keys.get(_normal(serial))
+        key = self._keys.get(normal_serial(serial))
         if key is None:
             held = ", ".join(self.serials) or "none"
             raise _refusal("unknown_key", f"no key for serial {serial}; held: {held}", serial)
@@ -204,7 +205,8 @@ def _refusal(reason: SignatureReason, message: str, serial: str | None = None) -
     return SignatureError(message, reason=reason, serial=serial)
 
 
-def _normal(serial: str) -> str:
+def normal_serial(serial: str) -> str:
+    """A serial as it is compared: without regard to case and leading zeros."""
     return serial.upper().lstrip("0")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -43,6 +44,7 @@ from core.keys import (
     public_pem,
     signed_headers,
 )
+from wechatpay_kit.client import Client
 from wechatpay_kit.errors import (
     ApiError,
     ConfigError,
@@ -55,8 +57,9 @@ from wechatpay_kit.errors import (
     SignError,
     SystemUnavailableError,
     TransportError,
+    WeChatPayError,
 )
-from wechatpay_kit.transport import Reply, Transport
+from wechatpay_kit.transport import Reply, Transport, TransportOptions
 from wechatpay_kit.verifier import KeyRing, VerificationKey
 from wechatpay_kit.wire import Wire, request_target
 
@@ -200,9 +203,10 @@ def test_the_serial_of_sealed_fields_replaces_the_own_key_id():
 
 def test_in_certificate_mode_no_serial_is_sent():
     mode = {"public_key": None, "public_key_id": None, "platform_cert": certificate()}
-    with against(
-        signed(owner="platform", serial=PLATFORM_SERIAL), merchant=mode
-    ) as (gateway, sender):
+    with against(signed(owner="platform", serial=PLATFORM_SERIAL), merchant=mode) as (
+        gateway,
+        sender,
+    ):
         assert sender.exchange("GET", PATH).verified
         assert "wechatpay-serial" not in gateway.requests[0].headers
 
@@ -234,9 +238,10 @@ def test_credentials_and_cookies_of_the_environment_are_not_sent(tmp_path, monke
 
 
 def test_a_merchant_that_may_only_receive_sends_nothing():
-    with against(
-        signed(), merchant={"receive_only": True, "private_key": None}
-    ) as (gateway, sender):
+    with against(signed(), merchant={"receive_only": True, "private_key": None}) as (
+        gateway,
+        sender,
+    ):
         with pytest.raises(ConfigError):
             sender.exchange("POST", "/v3/x", body=b"{}")
         assert gateway.requests == []
@@ -295,10 +300,22 @@ OUTCOMES = {
         1,
     ),
     "read 500": (READ, [BROKEN], SystemUnavailableError, (500, "SYSTEM_ERROR"), 3),
-    "read 502 html": (READ, [unsigned(b"<html>", 502)], SystemUnavailableError, (502, "HTTP_502"), 3),
+    "read 502 html": (
+        READ,
+        [unsigned(b"<html>", 502)],
+        SystemUnavailableError,
+        (502, "HTTP_502"),
+        3,
+    ),
     "read 500 once": (READ, [BROKEN, GOOD], None, None, 2),
     "post 500": (ONCE, [BROKEN], OutcomeUnknownError, (500, "SYSTEM_ERROR"), 1),
-    "post 500 signed": (ONCE, [signed(FAILURE, 500)], OutcomeUnknownError, (500, "SYSTEM_ERROR"), 1),
+    "post 500 signed": (
+        ONCE,
+        [signed(FAILURE, 500)],
+        OutcomeUnknownError,
+        (500, "SYSTEM_ERROR"),
+        1,
+    ),
     "post 500, idempotent": (AGAIN, [BROKEN], OutcomeUnknownError, (500, "SYSTEM_ERROR"), 3),
     "post 500 twice, idempotent": (AGAIN, [BROKEN, BROKEN, GOOD], None, None, 3),
     "read reset": (READ, [resets], TransportError, None, 3),
@@ -307,7 +324,13 @@ OUTCOMES = {
     "read closed": (READ, [closes], TransportError, None, 3),
     "read no http": (READ, [sends(b"SMTP ready\r\n\r\n")], TransportError, None, 3),
     "read 500, then reset": (READ, [BROKEN, resets], TransportError, None, 3),
-    "read reset, then 500": (READ, [resets, BROKEN], SystemUnavailableError, (500, "SYSTEM_ERROR"), 3),
+    "read reset, then 500": (
+        READ,
+        [resets, BROKEN],
+        SystemUnavailableError,
+        (500, "SYSTEM_ERROR"),
+        3,
+    ),
     "post reset": (ONCE, [resets], OutcomeUnknownError, (None, None), 1),
     "post truncated": (ONCE, [truncated()], OutcomeUnknownError, (None, None), 1),
     "post reset, idempotent": (AGAIN, [resets], OutcomeUnknownError, (None, None), 3),
@@ -349,7 +372,13 @@ OUTCOMES = {
         (400, "ORDERPAID"),
         2,
     ),
-    "read reset, then 400": (READ, [resets, signed(REFUSAL, 400)], ApiError, (400, "PARAM_ERROR"), 2),
+    "read reset, then 400": (
+        READ,
+        [resets, signed(REFUSAL, 400)],
+        ApiError,
+        (400, "PARAM_ERROR"),
+        2,
+    ),
 }
 
 
@@ -407,9 +436,9 @@ def test_a_doubled_signature_header_is_not_joined_but_refused():
 
 
 def test_an_error_shows_neither_body_nor_query_nor_authorization():
-    with against(truncated(b'{"openid": "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"}')) as (_, sender):
-        with pytest.raises(OutcomeUnknownError) as caught:
-            sender.exchange("POST", "/v3/x?token=secret", body=b"{}")
+    cut = truncated(b'{"openid": "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"}')
+    with against(cut) as (_, sender), pytest.raises(OutcomeUnknownError) as caught:
+        sender.exchange("POST", "/v3/x?token=secret", body=b"{}")
     text = str(caught.value)
     assert "secret" not in text
     assert "oUpF" not in text
@@ -576,7 +605,9 @@ def test_an_answer_that_drips_is_not_waited_for_longer_than_the_read_time_out():
         assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize(("method", "error"), [("GET", TransportError), ("POST", OutcomeUnknownError)])
+@pytest.mark.parametrize(
+    ("method", "error"), [("GET", TransportError), ("POST", OutcomeUnknownError)]
+)
 def test_a_budget_holds_even_against_headers_that_drip(method, error):
     with against(GOOD) as (gateway, sender):
         gateway.script = [gateway.dripping(message(200, signed_headers(b"{}"), b"{}"))]
@@ -609,14 +640,18 @@ def test_what_was_given_up_before_it_left_is_never_sent(monkeypatch):
 
 
 def test_a_budget_covers_all_attempts_and_pauses():
-    clock = iter([0.0, 0.0, 0.0, 0.0, 0.0, 9.0, 9.0, 9.0, 9.0])
-    pauses = Pauses()
+    now, pauses = [0.0], Pauses()
+
+    def fails_late(request, sock):
+        now[0] += 2.3
+        BROKEN(request, sock)
+
     with (
-        against(BROKEN, sleep=pauses, monotonic=lambda: next(clock, 9.0)) as (gateway, sender),
+        against(fails_late, sleep=pauses, monotonic=lambda: now[0]) as (gateway, sender),
         pytest.raises(SystemUnavailableError),
     ):
         sender.exchange("GET", PATH, timeout=5.0)
-    assert (len(gateway.requests), pauses) == (1, [])
+    assert (len(gateway.requests), pauses) == (2, [0.5])  # a third would begin 5.6 s after
 
 
 def test_within_its_budget_a_call_answers_as_any():
@@ -732,13 +767,14 @@ def test_the_usual_variable_names_another_authority(tls, monkeypatch):
 
 def test_an_authority_file_that_is_missing_is_named(monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
-    with pytest.raises(TransportError, match="/nowhere/ca.pem"):
+    with pytest.raises(TransportError, match="/nowhere/ca"):
         transport("https://127.0.0.1:9").exchange("POST", "/v3/x", body=b"{}")
 
 
 def test_no_argument_reaches_the_switch_of_tls_verification():
-    names = {name for made in (Transport, Wire) for name in made.__init__.__code__.co_varnames}
-    names |= set(Transport.exchange.__code__.co_varnames) | set(Wire.send.__code__.co_varnames)
+    calls = (Client, Client.request, Transport, Transport.exchange, Wire, Wire.send)
+    names = {name for call in calls for name in inspect.signature(call).parameters}
+    names |= TransportOptions.__annotations__.keys()
     assert not {"verify", "session", "ssl_context", "cert_reqs"} & names
 
 
@@ -769,9 +805,6 @@ def test_a_proxy_that_refuses_the_tunnel_sent_nothing(answer, monkeypatch):
 
 
 def test_behind_a_socks_proxy_the_worst_is_assumed(monkeypatch):
-    def manager(self, proxy, **options):
-        raise requests.exceptions.ConnectionError("no SOCKS here")
-
     monkeypatch.setattr("requests.adapters.SOCKSProxyManager", lambda *a, **k: _Socks())
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -801,9 +834,11 @@ def test_a_download_is_signed_but_its_answer_is_not_and_it_arrives_raw():
 
 
 def test_a_download_is_begun_again_but_not_continued():
-    with against(BROKEN, resets, unsigned(b"file")) as (gateway, sender):
-        with sender.download(PATH, host=gateway.url) as chunks:
-            assert b"".join(chunks) == b"file"
+    with (
+        against(BROKEN, resets, unsigned(b"file")) as (gateway, sender),
+        sender.download(PATH, host=gateway.url) as chunks,
+    ):
+        assert b"".join(chunks) == b"file"
     with against(truncated(b"half")) as (gateway, sender):
         with pytest.raises(TransportError), sender.download(PATH, host=gateway.url) as chunks:
             list(chunks)
@@ -811,9 +846,12 @@ def test_a_download_is_begun_again_but_not_continued():
 
 
 def test_a_refused_download_says_why():
-    with against(unsigned(REFUSAL, 400)) as (gateway, sender):
-        with pytest.raises(ApiError) as caught, sender.download(PATH, host=gateway.url):
-            pytest.fail("there is no file")
+    with (
+        against(unsigned(REFUSAL, 400)) as (gateway, sender),
+        pytest.raises(ApiError) as caught,
+        sender.download(PATH, host=gateway.url),
+    ):
+        pytest.fail("there is no file")
     assert caught.value.code == "PARAM_ERROR"
 
 
@@ -864,7 +902,7 @@ def test_an_exchange_writes_one_line(caplog):
     ],
 )
 def test_a_failed_exchange_writes_one_line_too(script, method, outcome, code, caplog):
-    with against(*script) as (_, sender), pytest.raises(Exception, match="."):
+    with against(*script) as (_, sender), pytest.raises(WeChatPayError):
         sender.exchange(method, "/v3/x")
     (line,) = lines(caplog)
     assert (line["outcome"], line.get("code")) == (outcome, code)
@@ -872,8 +910,10 @@ def test_a_failed_exchange_writes_one_line_too(script, method, outcome, code, ca
 
 def test_a_download_writes_one_line(caplog):
     caplog.set_level(logging.INFO, logger="wechatpay_kit")
-    with against(unsigned(b"file")) as (gateway, sender):
-        with sender.download("/v3/file?token=secret", host=gateway.url) as chunks:
-            list(chunks)
+    with (
+        against(unsigned(b"file")) as (gateway, sender),
+        sender.download("/v3/file?token=secret", host=gateway.url) as chunks,
+    ):
+        list(chunks)
     (line,) = lines(caplog)
     assert (line["path"], line["outcome"]) == ("/v3/file", "ok")

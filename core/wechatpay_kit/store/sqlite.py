@@ -14,6 +14,7 @@ import sqlite3
 import time
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wechatpay_kit.errors import ConfigError, LeaseLostError, StoreBusyError
@@ -34,7 +35,6 @@ from .sqlite_records import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from . import Claim, Fact
 
@@ -97,10 +97,12 @@ class SqliteStore(SqliteRecords):
                 f"SqliteStore needs SQLite 3.35 or newer; this Python has {sqlite3.sqlite_version}"
             )
         name = os.fspath(path)
-        if not name or ":memory:" in name:
+        if not name or ":memory:" in name or name.startswith("file:"):
             raise ConfigError("SqliteStore needs a file: money must outlive the process")
         schema = RECORDS_SCHEMA + _CLAIMS_SCHEMA
-        super().__init__(SqliteFile(name, schema, _SCHEMA_VERSION, wait.total_seconds()))
+        super().__init__(
+            SqliteFile(str(Path(name).absolute()), schema, _SCHEMA_VERSION, wait.total_seconds())
+        )
         self._lease = lease.total_seconds()
         self._max_hold = max_hold.total_seconds()
         self._wait = wait.total_seconds()
@@ -210,6 +212,12 @@ class SqliteStore(SqliteRecords):
             row = _row(connection, fact.key)
             outcome = self._outcome(connection, fact, row, since)
             if outcome is not ClaimOutcome.FRESH:
+                if outcome is ClaimOutcome.DONE and row is not None:  # overtaken: not due again
+                    connection.execute(
+                        "UPDATE claims SET state = 'done', done_at = coalesce(done_at, ?)"
+                        " WHERE key = ?",
+                        (now.timestamp(), fact.key),
+                    )
                 return _SqliteClaim(self, fact.key, outcome, row)
             moment = self._now()
             connection.execute(
@@ -231,7 +239,7 @@ class SqliteStore(SqliteRecords):
                 ),
             )
             row = _row(connection, fact.key)
-        return _SqliteClaim(self, fact.key, outcome, row, keep_until=moment + longest)
+        return _SqliteClaim(self, fact.key, outcome, row, moment + longest, patience)
 
     def _outcome(
         self,
@@ -243,13 +251,13 @@ class SqliteStore(SqliteRecords):
         if row is None:
             if _is_expired(connection, fact, since):
                 return ClaimOutcome.EXPIRED
-            if _is_superseded(connection, fact):
-                return ClaimOutcome.DONE
         elif self._is_held(row):
             return ClaimOutcome.BUSY
         elif row["fingerprint"] != fact.fingerprint:
             return ClaimOutcome.CONFLICT
         elif row["state"] == "done":
+            return ClaimOutcome.DONE
+        if _is_superseded(connection, fact):
             return ClaimOutcome.DONE
         neighbours = connection.execute(
             "SELECT * FROM claims WHERE subject = ? AND key <> ?", (fact.subject, fact.key)
@@ -270,12 +278,12 @@ class SqliteStore(SqliteRecords):
 
     def _complete_plugin(self, claim: _SqliteClaim, name: str) -> None:
         completed = claim.completed | {name}
-        with self._file.writing() as connection:
+        with self._file.writing(claim.patience) as connection:
             self._update_owned(connection, claim, "completed = ?", json.dumps(sorted(completed)))
         claim.completed = completed
 
     def _complete(self, claim: _SqliteClaim, fact: Fact, now: datetime) -> None:
-        with self._file.writing() as connection:
+        with self._file.writing(claim.patience) as connection:
             self._update_owned(connection, claim, "state = 'done', done_at = ?", now.timestamp())
             write_settled(connection, fact.record)
 
@@ -296,7 +304,7 @@ class SqliteStore(SqliteRecords):
 
     def _release(self, claim: _SqliteClaim, error: BaseException) -> None:
         cause = error.__cause__ or error
-        with self._file.writing() as connection:
+        with self._file.writing(claim.patience) as connection:
             connection.execute(
                 "UPDATE claims SET state = 'released', lease_until = 0, last_error = ?"
                 " WHERE key = ? AND fence = ? AND state = 'held'",
@@ -310,9 +318,10 @@ class SqliteStore(SqliteRecords):
         with self._file.writing() as connection:
             return bool(
                 connection.execute(
+                    # A lease that ended stays ended: a successor may be at its subject already.
                     "UPDATE claims SET lease_until = ? WHERE key = ? AND fence = ?"
-                    " AND state = 'held'",
-                    (min(moment + self._lease, claim.keep_until), claim.key, claim.fence),
+                    " AND state = 'held' AND lease_until > ?",
+                    (min(moment + self._lease, claim.keep_until), claim.key, claim.fence, moment),
                 ).rowcount
             )
 
@@ -325,9 +334,10 @@ class _SqliteClaim:
         outcome: ClaimOutcome,
         row: sqlite3.Row | None,
         keep_until: float = 0.0,
+        patience: float | None = None,
     ) -> None:
         self._store, self.key, self.outcome = store, key, outcome
-        self.keep_until = keep_until
+        self.keep_until, self.patience = keep_until, patience
         self.fence: int | None = row["fence"] if row else None
         self.attempt: int = row["attempts"] if row else 1
         self.recorded: str | None = row["fingerprint"] if row else None
