@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import logging
 import re
 import shlex
 import textwrap
@@ -18,13 +19,16 @@ from typing import NamedTuple
 
 import pytest
 import requests
+from flask import Flask
 
 import wechatpay_kit
+from deliveries import KEYS
 from wechatpay_kit import ConfigError, Kit, Merchant, errors, hookimpl
 from wechatpay_kit.hookspecs import Hooks
 from wechatpay_kit.plugins import Plugins
 from wechatpay_kit.receiver import REFUSALS
 from wechatpay_kit_sandbox import Sandbox
+from wechatpay_kit_sandbox.environment import environment
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -119,8 +123,29 @@ def test_the_flask_app_in_the_readme_is_under_30_lines():
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=label)
-def test_python_in_the_documents_compiles(block):
-    compile(block.text, label(block), "exec", flags=ast.PyCF_ONLY_AST)
+def test_python_in_the_documents_runs(block, a_shop):
+    names: dict[str, object] = {"__name__": "document"}
+    exec(compile(block.text, label(block), "exec"), names)
+    for name in ("create_app", "make_kit", "make_kits", "add_merchants"):
+        if name in names:
+            parameters = inspect.signature(names[name]).parameters
+            if parameters.keys() <= a_shop.keys():
+                assert names[name](*(a_shop[parameter] for parameter in parameters))
+
+
+@pytest.fixture
+def a_shop(monkeypatch, tmp_path):
+    """The environment of two merchants, and what the documents' functions are called with."""
+    settings = environment(KEYS, "http://127.0.0.1:9", "http://127.0.0.1:9/wechatpay/notify")
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(f"SHOP2_{name}", value)
+    monkeypatch.chdir(tmp_path)  # where a sandbox's store is by default
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    logger = logging.getLogger("wechatpay_kit")
+    level = logger.level
+    yield {"plugins": [Listener()], "app": Flask("shop")}
+    logger.setLevel(level)
 
 
 @pytest.mark.parametrize("block", WITH_PLUGINS, ids=label)

@@ -5,6 +5,7 @@ Knows transactions, refunds and records; knows nothing of hooks, and does no I/O
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .records import ExpectedOrder, Source
 
 __all__ = [
+    "REFUND_STATUSES",
     "Fact",
     "check_paid",
     "closed_fact",
@@ -35,6 +37,9 @@ __all__ = [
 ]
 
 
+REFUND_STATUSES = ("SUCCESS", "ABNORMAL", "CLOSED")  # those that a shop is told of
+
+
 class Fact(Struct, frozen=True, kw_only=True):
     """What is claimed; see :class:`wechatpay_kit.store.Fact`."""
 
@@ -46,6 +51,12 @@ class Fact(Struct, frozen=True, kw_only=True):
     at: datetime | None = None
     reason: ConflictReason | None = None
     record: OrderRecord | RefundRecord | None = None
+
+    @property
+    def conflict_key(self) -> str:
+        """The key of the conflict about this very fact."""
+        digest = hashlib.sha256(self.fingerprint.encode()).hexdigest()[:16]
+        return f"conflict/{self.key}/{digest}"
 
 
 def order_key(mchid: str, out_trade_no: str) -> str:
@@ -116,9 +127,14 @@ def paid_conflict(fact: Fact, recorded: str) -> ConflictReason:
 
 
 def closed_fact(
-    mchid: str, out_trade_no: str, order: OrderRecord | None, source: Source, now: datetime
+    mchid: str,
+    out_trade_no: str,
+    order: OrderRecord | None,
+    source: Source,
+    now: datetime,
+    at: datetime | None,
 ) -> Fact:
-    """That an order is closed; it has no time of its own, so its placing stands in."""
+    """That an order is closed; WeChat Pay gives no time, so ``at`` is when we learnt of it."""
     key = order_key(mchid, out_trade_no)
     return Fact(
         mchid=mchid,
@@ -126,7 +142,7 @@ def closed_fact(
         subject=key,
         fingerprint="closed",
         out_trade_no=out_trade_no,
-        at=order.created_at if order else None,
+        at=at,
         record=order
         and msgspec.structs.replace(order, state="closed", source=source, settled_at=now),
     )
@@ -192,9 +208,9 @@ def notification_fact(mchid: str, notification_id: str, now: datetime) -> Fact:
     return Fact(mchid=mchid, key=key, subject=key, fingerprint=notification_id, at=now)
 
 
-def conflict_fact(fact: Fact, reason: ConflictReason, digest: str) -> Fact:
+def conflict_fact(fact: Fact, reason: ConflictReason) -> Fact:
     """That ``fact`` has no place: it has a claim of its own, so each is handled once."""
-    key = f"conflict/{fact.key}/{digest}"
+    key = fact.conflict_key
     return msgspec.structs.replace(fact, key=key, subject=key, reason=reason, record=None)
 
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from .errors import ParameterError
+from .models import MAX_FEN
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -62,7 +63,9 @@ class _Number(NamedTuple):
     def broken_by(self, value: object) -> str | None:
         if type(value) is not int:
             return f"must be an integer{self.unit}, never a float, text or bool"
-        return None if value >= self.least else f"must be at least {self.least}{self.unit}"
+        if self.least <= value <= MAX_FEN:
+            return None
+        return f"must be {self.least} to {MAX_FEN}{self.unit}"
 
 
 class _OneOf(NamedTuple):

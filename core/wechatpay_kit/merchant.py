@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -48,7 +47,9 @@ _MIN_RSA_BITS = 2048
 
 
 class Merchant:
-    """One merchant's identity, keys and addresses; immutable once made.
+    """One merchant's identity, keys and addresses; immutable but for ``keys``.
+
+    ``keys`` is the ring of WeChat Pay's keys: those configured, and those downloaded later.
 
     Secrets are text or bytes as WeChat Pay hands them out: ``private_key`` PEM (PKCS#8 or PKCS#1,
     ``private_key_password`` if it is encrypted), ``apiv3_key`` 32 bytes, ``public_key`` and
@@ -88,7 +89,7 @@ class Merchant:
         )
         self.notify_url = notify_url or ""
         if notify_url and (broken := NOTIFY_URL.broken_by(notify_url)):
-            check.problem("notify_url", broken)
+            check.problem("notify_url", f"{broken}; like https://shop.example/wechatpay/notify")
         # A malformed address is a problem that finish() raises; it must not pass for the real one.
         self.base_url = (check.url("base_url", base_url) or "") if base_url else OFFICIAL_URL
         self.backup_url = check.url("backup_url", backup_url)
@@ -124,9 +125,10 @@ class Merchant:
             *check.public_key(public_key_id, public_key),
             *check.certificates(platform_cert),
         ]
+        self.keys = KeyRing(self._verification_keys)
         self.public_key_id = public_key_id if public_key else None
         self.uses_certificates = platform_cert is not None or self.public_key_id is None
-        if receive_only and not self._verification_keys:
+        if receive_only and public_key is None and platform_cert is None:
             check.missing(
                 "public_key",
                 "the WeChat Pay public key with its id, or a platform certificate: a receiver "
@@ -192,11 +194,6 @@ class Merchant:
     def is_official(self) -> bool:
         """Whether calls may go to the real WeChat Pay."""
         return _is_official(self.base_url) or _is_official(self.backup_url or "")
-
-    @cached_property
-    def keys(self) -> KeyRing:
-        """The ring of the configured keys; what is downloaded later is added to it."""
-        return KeyRing(self._verification_keys)
 
     @property
     def signer(self) -> Signer:
@@ -346,7 +343,8 @@ class _Settings:
             )
             self.problem(
                 "private_key",
-                f"must be an RSA key, the PEM text of apiclient_key.pem (PKCS#8 or PKCS#1), {needs}, like "
+                "must be an RSA key, the PEM text of apiclient_key.pem (PKCS#8 or PKCS#1), "
+                f"{needs}, like "
                 "-----BEGIN PRIVATE KEY-----…",
             )
             return None

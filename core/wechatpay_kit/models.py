@@ -17,6 +17,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from .errors import MessageError
 
 __all__ = [
+    "MAX_FEN",
     "BillReply",
     "CertificatesReply",
     "CloseRequest",
@@ -55,6 +56,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+MAX_FEN = 2**53 - 1  # what every JSON library and database keeps exactly
 Time = Annotated[datetime, Meta(tz=True)]
 
 

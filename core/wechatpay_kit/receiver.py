@@ -26,7 +26,7 @@ from .errors import (
     WeChatPayError,
 )
 from .events import RejectedEvent
-from .facts import check_paid
+from .facts import REFUND_STATUSES, check_paid
 from .models import Envelope, RefundNotice, Transaction, decode
 from .refresher import Refresh
 from .settlement import Outcome, Settled, Terms
@@ -179,11 +179,14 @@ class Receiver:
         deadline: timedelta | None = None,
         run_async: AsyncRunner | None = None,
     ) -> Answer:
-        """Answer one delivery; raises nothing.
+        """Answer one delivery; raises nothing, whatever was delivered.
 
         ``deadline`` is the time left to the caller where it knows (zero is a value), which bounds
-        leases and lock waits; ``run_async`` is its way to run a coroutine function.
+        leases and lock waits; ``run_async`` is its way to run a coroutine function. Called on an
+        event loop's own thread while async hooks are registered it raises ``RuntimeError``.
         """
+        if run_async is None:
+            self._plugins.refuse_running_loop()
         delivery = _Delivery(self, deadline, run_async)
         answer = self._answer(delivery, headers, body)
         delivery.write(answer.status, len(body))
@@ -403,6 +406,8 @@ def _content(event_type: str, plaintext: bytes) -> Transaction | RefundNotice | 
     content = decode(plaintext, kind)
     if isinstance(content, Transaction) and content.trade_state == "SUCCESS":
         check_paid(content)
+    if isinstance(content, RefundNotice) and content.refund_status not in REFUND_STATUSES:
+        return None
     return content
 
 

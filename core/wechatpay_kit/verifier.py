@@ -97,8 +97,9 @@ def check_clock(signed: SignedHeaders, now: datetime) -> None:
     if abs(skew) > MAX_SKEW:
         raise _refusal(
             "clock",
-            f"timestamp {signed.timestamp} is {skew:+d} s from this clock, more than {MAX_SKEW}; "
-            "a stale or replayed message, or this machine's clock is wrong",
+            f"timestamp {signed.timestamp} is {abs(skew)} s {'behind' if skew > 0 else 'ahead of'}"
+            f" this clock, more than {MAX_SKEW}; a stale or replayed message, or this machine's "
+            "clock is wrong",
             signed.serial,
         )
 

@@ -6,7 +6,7 @@ const SHOP = 'https://shop.example' // a request domain of the mini-program
 const TRIES = 5 // of asking while the order is not paid, a second apart
 
 // Resolves with the order's trade_state as the server knows it ('SUCCESS' is paid), or 'UNKNOWN'
-// where the server could not be asked. It will still hear of the payment by itself.
+// where the server could not be asked: ask again before you place the order anew.
 async function pay() {
   const { code } = await wx.login() // for the server: it makes an openid of it, with its secret
   const { out_trade_no: number, payment } = await call('POST', '/orders', { code })

@@ -137,8 +137,8 @@ def refunded(status="SUCCESS", number="R1", *, at=NOW):
     )
 
 
-def conflicting(fact, reason="mismatch", digest="0011223344556677"):
-    return conflict_fact(fact, reason, digest)
+def conflicting(fact, reason="mismatch"):
+    return conflict_fact(fact, reason)
 
 
 class HookFailed(Exception):  # noqa: N818 - what happened, not a class of errors

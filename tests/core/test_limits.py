@@ -307,7 +307,7 @@ def test_a_number_is_accepted_from_its_least_on_and_refused_below(row):
     else:
         check(call, path, max(least, 1) if path != "amount.total" else 100)
     error = refusal(call, path, least - 1)
-    assert f"at least {least}" in error.rule
+    assert f"must be {least} to " in error.rule
     refusal(call, path, -100)
 
 

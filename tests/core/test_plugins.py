@@ -354,7 +354,9 @@ class Hooks:
     assert "on_paid is not marked" in refused(plugins, shop.Hooks())[0]
 
 
-@pytest.mark.parametrize("plugin", [object(), None, 1, "on_paid", {}], ids=repr)
+@pytest.mark.parametrize(
+    "plugin", [object(), None, 1, "on_paid", {}], ids=lambda plugin: type(plugin).__name__
+)
 def test_what_has_no_hook_is_refused_with_all_names(plugin, plugins):
     (said,) = refused(plugins, plugin)
     assert "has no hook; mark its methods with @hookimpl: on_paid, " in said

@@ -721,7 +721,7 @@ anything_signed = st.one_of(
 )
 
 
-@settings(max_examples=250)
+@settings(max_examples=150)
 @given(body=anything_signed)
 @example(body=b"\xff" * 100)
 def test_receive_answers_whatever_is_signed(body):
@@ -734,7 +734,7 @@ def test_receive_answers_whatever_is_signed(body):
     assert (answer.status == 500) == (recorder.names() == [])
 
 
-@settings(max_examples=250)
+@settings(max_examples=150)
 @given(
     headers=st.lists(
         st.tuples(

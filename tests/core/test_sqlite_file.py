@@ -154,7 +154,7 @@ def test_another_process_that_holds_the_write_lock_is_waited_for_no_longer_than_
             lambda: store.add_order(order("T2")),
             lambda: store.order_answered(MCHID, "T1", state="open", at=NOW),
             lambda: store.add_refund(refund_record()),
-            lambda: store.purge(NOW),
+            lambda: store.purge(MCHID, NOW),
         )
         for act in acts:
             began = time.monotonic()

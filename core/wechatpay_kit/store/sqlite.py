@@ -67,8 +67,21 @@ CREATE TABLE claims (
 CREATE INDEX claims_by_subject ON claims (subject);
 CREATE INDEX claims_by_order ON claims (mchid, out_trade_no);
 CREATE INDEX claims_open ON claims (state) WHERE state <> 'done';
-CREATE TABLE memory (purged_before REAL NOT NULL);
-INSERT INTO memory VALUES (0);
+CREATE TABLE memory (
+    mchid TEXT PRIMARY KEY,
+    purged_before REAL NOT NULL     -- Unix seconds
+) WITHOUT ROWID;
+"""
+
+_PURGE_CLAIMS = """
+DELETE FROM claims AS old WHERE mchid = :mchid AND state = 'done' AND reason IS NULL
+    AND done_at < :horizon AND fact_at < :horizon
+    AND NOT EXISTS (
+        SELECT 1 FROM claims AS kept
+        WHERE kept.mchid = old.mchid AND kept.out_trade_no = old.out_trade_no
+        AND NOT (kept.state = 'done' AND kept.reason IS NULL
+                 AND kept.done_at < :horizon AND kept.fact_at < :horizon)
+    )
 """
 
 # How far a refund has come; a status that is no step forward is a duplicate.
@@ -158,27 +171,26 @@ class SqliteStore(SqliteRecords):
             if not self._is_held(row)
         ]
 
-    def purge(self, before: datetime) -> int:
+    def purge(self, mchid: str, before: datetime) -> int:
         horizon = before.timestamp()
         with self._file.writing() as connection:
             connection.execute(
-                "UPDATE memory SET purged_before = max(purged_before, ?)", (horizon,)
+                "INSERT INTO memory VALUES (?, ?) ON CONFLICT (mchid)"
+                " DO UPDATE SET purged_before = max(purged_before, excluded.purged_before)",
+                (mchid, horizon),
             )
-            forgotten = connection.execute(
-                "DELETE FROM claims WHERE state = 'done' AND reason IS NULL"
-                " AND done_at < ? AND fact_at < ?",
-                (horizon, horizon),
-            ).rowcount
+            forgotten = connection.execute(_PURGE_CLAIMS, {"mchid": mchid, "horizon": horizon})
             for table in ("orders", "refunds"):
                 connection.execute(
-                    f"DELETE FROM {table} WHERE settled_at < ?"  # noqa: S608 - names from above
+                    f"DELETE FROM {table} WHERE mchid = ? AND settled_at < ?"  # noqa: S608 - names from above
                     f" AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.mchid = {table}.mchid"
                     f" AND claims.out_trade_no = {table}.out_trade_no)",
-                    (horizon,),
+                    (mchid, horizon),
                 )
-        return int(forgotten)
+            return int(forgotten.rowcount)
 
     def close(self) -> None:
+        self._keeper.close()
         self._file.close()
 
     def __repr__(self) -> str:
@@ -285,6 +297,11 @@ class SqliteStore(SqliteRecords):
     def _complete(self, claim: _SqliteClaim, fact: Fact, now: datetime) -> None:
         with self._file.writing(claim.patience) as connection:
             self._update_owned(connection, claim, "state = 'done', done_at = ?", now.timestamp())
+            connection.execute(
+                "UPDATE claims SET state = 'done', done_at = ?"
+                " WHERE key = ? AND state = 'released'",
+                (now.timestamp(), fact.conflict_key),
+            )
             write_settled(connection, fact.record)
 
     def _update_owned(
@@ -356,10 +373,14 @@ def _row(connection: sqlite3.Connection, key: str) -> sqlite3.Row | None:
 
 
 def _is_expired(connection: sqlite3.Connection, fact: Fact, since: datetime | None) -> bool:
-    horizon = connection.execute("SELECT purged_before FROM memory").fetchone()[0]
-    if since is not None:
-        horizon = max(horizon, since.timestamp())
-    return fact.at is not None and fact.at.timestamp() < horizon
+    row = connection.execute(
+        "SELECT purged_before FROM memory WHERE mchid = ?", (fact.mchid,)
+    ).fetchone()
+    purged_before = row["purged_before"] if row else None
+    if fact.at is None:
+        return purged_before is not None
+    horizons = (purged_before, as_seconds(since))
+    return any(fact.at.timestamp() < horizon for horizon in horizons if horizon is not None)
 
 
 def _is_superseded(connection: sqlite3.Connection, fact: Fact) -> bool:
