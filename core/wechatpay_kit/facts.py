@@ -5,7 +5,6 @@ Knows transactions, refunds and records; knows nothing of hooks, and does no I/O
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -55,6 +54,8 @@ class Fact(Struct, frozen=True, kw_only=True):
     @property
     def conflict_key(self) -> str:
         """The key of the conflict about this very fact."""
+        import hashlib  # noqa: PLC0415 - a delivery's, not an import's
+
         digest = hashlib.sha256(self.fingerprint.encode()).hexdigest()[:16]
         return f"conflict/{self.key}/{digest}"
 

@@ -6,7 +6,6 @@ Knows rules and values; knows nothing of keys, HTTP or orders. The table is the 
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -205,6 +204,8 @@ def _check(request: Struct, rules: Mapping[str, _Rule]) -> None:
     for path, value in _leaves("", request, lists):
         rule = rules.get(_INDEX.sub("[]", path))
         if rule is None:
+            import difflib  # noqa: PLC0415 - paid by who misspells
+
             near = difflib.get_close_matches(path, rules, n=1)
             raise ParameterError(path, f"is no field of this call; near: {near or 'none'}", value)
         _apply(path, rule, value)

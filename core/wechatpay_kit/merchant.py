@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -308,6 +307,8 @@ class _Settings:
             return _bytes(text.replace("\\n", "\n"))
         if path is None:
             return None
+        from pathlib import Path  # noqa: PLC0415 - paid by who has files
+
         try:
             return Path(path).read_bytes()
         except OSError as error:

@@ -7,7 +7,6 @@ function that also runs a coroutine to its end and reports which plugin has comp
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import inspect
@@ -333,5 +332,7 @@ def _arguments(function: Callable[..., Any]) -> list[str]:
 
 
 def _nearest(name: str, names: Collection[str]) -> str:
+    import difflib  # noqa: PLC0415 - paid by who misspells
+
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"

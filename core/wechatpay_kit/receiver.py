@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 MAX_BODY = 2 * 1024 * 1024  # bytes; documented ciphertexts reach 1 MiB
+PROBE_PREFIX = "WECHATPAY/SIGNTEST/"  # of the signature in a probe of WeChat Pay's
 ANSWER_WITHIN = 4.5  # seconds; WeChat Pay waits 5
 
 
@@ -214,7 +215,10 @@ class Receiver:
         try:
             return self._open_or_refresh(pairs, body)
         except SignatureError as error:
-            raise _RefusedError(error.reason, str(error), error.serial) from error
+            is_probe = error.reason == "bad_signature" and _is_probe(pairs)
+            raise _RefusedError(
+                error.reason, str(error), error.serial, is_probe=is_probe
+            ) from error
         except MessageError as error:
             raise _RefusedError("undecodable", str(error), _serial(pairs)) from error
         except DecryptError as error:
@@ -271,6 +275,7 @@ class Receiver:
         refusal = REFUSALS[refused.reason]
         delivery.said(
             outcome="refused",
+            probe=refused.is_probe or None,
             reason=refused.reason,
             step=refusal.step,
             serial=refused.serial,
@@ -290,8 +295,10 @@ class Receiver:
 
 
 class _RefusedError(Exception):
-    def __init__(self, reason: str, message: str, serial: str | None = None) -> None:
-        self.reason, self.serial = reason, serial
+    def __init__(
+        self, reason: str, message: str, serial: str | None = None, *, is_probe: bool = False
+    ) -> None:
+        self.reason, self.serial, self.is_probe = reason, serial, is_probe
         super().__init__(message)
 
 
@@ -306,7 +313,7 @@ class _Delivery:
         self._deadline = deadline
         self.run_async = run_async
         self._said: dict[str, Any] = {"mchid": receiver.mchid}
-        self._trace: Exception | None = None
+        self._trace: BaseException | None = None
 
     def terms(self) -> Terms:
         elapsed = timedelta(seconds=self._monotonic() - self._began)
@@ -341,7 +348,8 @@ class _Delivery:
     def failed(self, error: Exception) -> Answer:
         failure = next(row for row in _FAILURES if isinstance(error, row.error))
         self.said(outcome="failed", reason=failure.reason, detail=str(error))
-        self._trace = error if failure.traced else None
+        # The plugin's own exception, not ours around it: some formatters show no cause.
+        self._trace = (error.__cause__ or error) if failure.traced else None
         return _failure(failure.status, failure.message)
 
     def write(self, status: int, size: int) -> None:
@@ -430,5 +438,13 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _serial(headers: Iterable[tuple[str, str]]) -> str | None:
-    values = (value for name, value in headers if name.lower() == "wechatpay-serial")
-    return next(values, "").strip(" \t") or None
+    return _header(headers, "wechatpay-serial") or None
+
+
+def _is_probe(headers: Iterable[tuple[str, str]]) -> bool:
+    """Whether WeChat Pay says that it tests us; refused like any forgery, but no alarm."""
+    return _header(headers, "wechatpay-signature").startswith(PROBE_PREFIX)
+
+
+def _header(headers: Iterable[tuple[str, str]], wanted: str) -> str:
+    return next((value for name, value in headers if name.lower() == wanted), "").strip(" \t")

@@ -314,3 +314,20 @@ def test_errors_of_decoding_show_the_path_and_not_the_value():
         decode(body, Envelope)
     assert "secret" not in str(caught.value)
     assert not isinstance(caught.value, msgspec.ValidationError)
+
+
+def test_a_probe_of_wechat_pays_is_told_from_a_forgery(store, recorder, caplog):
+    headers, body = delivery()
+    probe = [
+        (name, "WECHATPAY/SIGNTEST/" + value if name == "Wechatpay-Signature" else value)
+        for name, value in headers
+    ]
+    forged = signed(b"another body")
+    kit = receiving_kit(store, recorder)
+    caplog.set_level("INFO", logger="wechatpay_kit")
+    assert [kit.receiver.receive(pairs, body).status for pairs in (probe, forged)] == [401, 401]
+    said = [record.wechatpay_kit for record in caplog.records]
+    assert [(line["reason"], line.get("probe")) for line in said] == [
+        ("bad_signature", True),
+        ("bad_signature", None),
+    ]

@@ -271,6 +271,6 @@ class Once(RuleBasedStateMachine):
 
 
 Once.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=25, deadline=None, database=None
+    max_examples=50, stateful_step_count=25, deadline=None, database=None
 )
 test_any_sequence_is_once = Once.TestCase

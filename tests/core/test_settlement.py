@@ -967,3 +967,24 @@ def test_a_store_that_is_lost_while_a_hook_runs_is_503_not_the_hooks_fault(tmp_p
         assert deliver(kit) == 503
         assert deliver(kit) == 204
     assert attempts == [1, 2]
+
+
+NO_TIME = [None, "", "2026-11-24 09:59:30", "yesterday"]
+
+
+@pytest.mark.parametrize("told_at", NO_TIME)
+@pytest.mark.parametrize("status", ["ABNORMAL", "CLOSED"])
+def test_a_refund_told_without_a_time_is_not_lost_after_a_purge(kit, shop, status, told_at):
+    """“2xx means durable: WeChat Pay will never tell us again.” These carry no success_time."""
+    assert deliver(kit) == 204
+    kit.purge(NOW - timedelta(days=400))
+    notice = refund_notice(status=status, success_time=None)
+    made = delivery(notice, f"REFUND.{status}", create_time=told_at)
+    answer = kit.receiver.receive(*made).status
+    assert answer != 204 or [event.refund.status for event in shop.of("on_refund")] == [status]
+
+
+def test_a_payment_told_without_a_time_is_not_lost_after_a_purge(kit, shop):
+    kit.purge(NOW - timedelta(days=400))
+    answer = deliver(kit, transaction(success_time=None))
+    assert answer != 204 or shop.names() == ["on_paid"]
