@@ -89,7 +89,7 @@ def paid_fact(
             f"paid:{transaction.transaction_id}:{amount.total}:{currency}:{transaction.appid}"
         ),
         out_trade_no=transaction.out_trade_no,
-        at=transaction.success_time,
+        at=transaction.success_time or now,
         record=msgspec.structs.replace(
             record,
             state="paid",
@@ -157,7 +157,7 @@ def refund_fact(
     now: datetime,
     at: datetime | None,
 ) -> Fact:
-    """That a refund reached a status; ``at`` stands in for a missing ``success_time``."""
+    """That a refund reached a status; ``at``, else now, stands in for a missing success_time."""
     subject = f"refund/{mchid}/{refund.out_refund_no}"
     record = known or RefundRecord(
         mchid=mchid,
@@ -173,7 +173,7 @@ def refund_fact(
         subject=subject,
         fingerprint=f"{refund.refund_id}:{refund.amount.refund}:{refund.amount.total}",
         out_trade_no=refund.out_trade_no,
-        at=refund.success_time or at,
+        at=refund.success_time or at or now,
         record=msgspec.structs.replace(
             record,
             state="settled",
@@ -198,6 +198,8 @@ def misplaced_refund(
     total, part = refund.amount.total, refund.amount.refund
     if order is not None and (order.total != total or part > total):
         return "mismatch"
+    if order is not None and order.transaction_id not in (None, refund.transaction_id):
+        return "second_payment"  # it gives back what was paid twice, not what was shipped for
     if known is not None and (known.total, known.refund) != (total, part):
         return "mismatch"
     return None

@@ -27,7 +27,7 @@ from .errors import (
 )
 from .events import RejectedEvent
 from .facts import REFUND_STATUSES, check_paid
-from .models import Envelope, RefundNotice, Transaction, decode
+from .models import Envelope, RefundNotice, Shape, Transaction, decode
 from .refresher import Refresh
 from .settlement import Outcome, Settled, Terms
 
@@ -389,13 +389,6 @@ def _failure(status: int, message: str) -> Answer:
     return Answer(status, (("Content-Type", "application/json"),), body)
 
 
-class _Shape(Struct):
-    """Enough of a plaintext to tell combined and partner shapes from the modelled ones."""
-
-    combine_out_trade_no: Any = None
-    sp_mchid: Any = None
-
-
 _MODELLED: dict[str, type[Transaction | RefundNotice]] = {
     "TRANSACTION.SUCCESS": Transaction,
     "REFUND.SUCCESS": RefundNotice,
@@ -408,7 +401,7 @@ def _content(event_type: str, plaintext: bytes) -> Transaction | RefundNotice | 
     kind = _MODELLED.get(event_type)
     if kind is None:
         return None
-    shape = decode(plaintext, _Shape)
+    shape = decode(plaintext, Shape)
     if shape.combine_out_trade_no is not None or shape.sp_mchid is not None:
         return None
     content = decode(plaintext, kind)

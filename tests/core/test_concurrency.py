@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import threading
@@ -14,6 +15,7 @@ import pytest
 from core.facts_at_hand import order
 from core.processes import Worker, as_job, receiving
 from deliveries import MCHID, Clock, Recorder, delivery, receiving_kit, transaction
+from deliveries import refund as refund_notice
 from wechatpay_kit import hookimpl
 from wechatpay_kit.models import Transaction, decode
 from wechatpay_kit.settlement import Outcome, Settlement, Terms
@@ -156,6 +158,23 @@ def test_a_conflict_at_once_is_handled_once(path):
         assert len(shop.of("on_conflict")) == 1
         assert status(kit, wrong) == 204
         assert shop.of("on_paid") == []
+
+
+def test_the_first_messages_of_a_process_may_come_at_once():
+    """What decodes them is made on first use: half made, it must not be used by another thread."""
+    amount = {"total": 100, "refund": 30, "payer_total": 100, "payer_refund": 30}
+    refund = {"refund_id": "5", "out_refund_no": "R1", "transaction_id": "4", "status": "SUCCESS"}
+    messages = {
+        "Envelope": PAID[1],
+        "Transaction": json.dumps(transaction()).encode(),
+        "RefundNotice": json.dumps(refund_notice()).encode(),
+        "Refund": json.dumps(refund | {"out_trade_no": "T1001", "amount": amount}).encode(),
+        "OrderReply": b'{"prepay_id": "wx1"}',
+    }
+    as_text = [(kind, base64.b64encode(body).decode()) for kind, body in messages.items()]
+    with ExitStack() as stack:  # several, for what goes wrong goes wrong now and then
+        workers = [stack.enter_context(Worker("first", messages=as_text)) for _ in range(10)]
+        assert [worker.wait() for worker in workers] == [0] * 10
 
 
 # Paid and closed exclude each other

@@ -204,7 +204,11 @@ class Once(RuleBasedStateMachine):
     def refund(self, status, raises, handles):
         self.with_faults(raises, None, handles)
         expected = self.model_refund(status)
-        made = delivery(refund_notice(status=status), f"REFUND.{status}")
+        claim = self.claims.get("order")
+        is_paid = claim is not None and claim.fingerprint.startswith("paid:")
+        payment = claim.fingerprint.split(":")[1] if is_paid else PAYMENTS[0]
+        notice = refund_notice(status=status, transaction_id=payment)
+        made = delivery(notice, f"REFUND.{status}")
         assert self.kit.receiver.receive(*made).status == expected
 
     @rule(fact=st.sampled_from(["closed", *PAYMENTS]), after=st.sampled_from([0, 1, 2]))

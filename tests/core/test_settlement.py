@@ -988,3 +988,14 @@ def test_a_payment_told_without_a_time_is_not_lost_after_a_purge(kit, shop):
     kit.purge(NOW - timedelta(days=400))
     answer = deliver(kit, transaction(success_time=None))
     assert answer != 204 or shop.names() == ["on_paid"]
+
+
+def test_a_refund_of_a_second_payment_is_no_refund_of_the_order(kit, store, shop):
+    """What was paid twice is given back; a shop that is told so would call the parcel back."""
+    store.add_order(order())
+    assert deliver(kit) == 204
+    of_another = refund_notice(transaction_id="4200002026112499999999999999")
+    assert deliver(kit, of_another, "REFUND.SUCCESS") == 204
+    assert shop.names() == ["on_paid", "on_conflict"]
+    (conflict,) = shop.of("on_conflict")
+    assert conflict.reason == "second_payment"

@@ -299,8 +299,8 @@ class SqliteStore(SqliteRecords):
             self._update_owned(connection, claim, "state = 'done', done_at = ?", now.timestamp())
             connection.execute(
                 "UPDATE claims SET state = 'done', done_at = ?"
-                " WHERE key = ? AND state = 'released'",
-                (now.timestamp(), fact.conflict_key),
+                " WHERE key = ? AND lease_until <= ? AND state <> 'done'",
+                (now.timestamp(), fact.conflict_key, self._now()),
             )
             write_settled(connection, fact.record)
 

@@ -70,6 +70,10 @@ class SqliteFile:
         """Close this process's idle connections."""
         self.pool.close()
 
+    def forget_pools(self) -> None:
+        """In a fork's child: what it inherited is its parent's."""
+        self._pools = {}
+
     @property
     def pool(self) -> _Pool:
         """This process's connections; a fork's child has none of its parent's."""
@@ -205,11 +209,17 @@ def _after_fork_in_parent() -> None:
         _forking.pop().after_fork()
 
 
+def _after_fork_in_child() -> None:
+    _forking.clear()
+    for file in list(_files):
+        file.forget_pools()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork,
         after_in_parent=_after_fork_in_parent,
-        after_in_child=_forking.clear,
+        after_in_child=_after_fork_in_child,
     )
 
 
