@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wechatpay_kit.errors import ConfigError, LeaseLostError, StoreBusyError
+from wechatpay_kit.errors import ConfigError, LeaseLostError, StoreBusyError, StoreError
 from wechatpay_kit.records import RefundRecord, Unsettled
 
 from . import ClaimOutcome
@@ -142,7 +142,10 @@ class SqliteStore(SqliteRecords):
             try:
                 yield claim
             except BaseException as error:
-                self._release(claim, error)
+                try:
+                    self._release(claim, error)
+                except StoreError as lost:  # what was raised first says more
+                    error.add_note(f"and its claim was not released: {lost}; its lease will end")
                 raise
             self._complete(claim, fact, now)
 
