@@ -175,7 +175,8 @@ def wrong_in_metadata(metadata: Message) -> Iterator[str]:
     for field, values in expected.items():
         if sorted(metadata.get_all(field, [])) != values:
             yield f"metadata {field} is {metadata.get_all(field)}, not {values}"
-    if metadata.get_payload() != (ROOT / PROJECT["readme"]).read_text(encoding="utf-8"):
+    # The README is UTF-8 and the message says no charset: compare the bytes.
+    if metadata.get_payload(decode=True) != (ROOT / PROJECT["readme"]).read_bytes():
         yield f"the metadata's description is not {PROJECT['readme']}"
 
 

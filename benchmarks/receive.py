@@ -12,10 +12,9 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -25,6 +24,9 @@ from wechatpay_kit import Kit, Merchant, OrderRecord, SqliteStore, hookimpl
 from wechatpay_kit.verifier import signed_bytes
 from wechatpay_kit_sandbox.keys import generate_keys
 from wechatpay_kit_sandbox.sealing import encrypt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROUNDS, SAMPLES = 300, 7
 KEYS = generate_keys()

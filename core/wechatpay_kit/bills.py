@@ -169,7 +169,7 @@ class _Columns(NamedTuple):
             except (ValueError, ArithmeticError):
                 raise MessageError(
                     f"line {number}: {column.name} ({column.field}) is {cells[index][:40]!r}, "
-                    f"which is no {column.parse.__name__.strip('_')}",
+                    f"which is no {column.parse.__name__[1:].replace('_', ' ')}",
                     field=column.name,
                 ) from None
         return values
@@ -246,20 +246,32 @@ def _rate(cell: str) -> Decimal | None:
     return _decimal(cell.removesuffix("%")).scaleb(-2) if cell else None
 
 
+_DIGITS = 18  # of any sum: 1E999999999 is a number too, but not one to spell out
+
+
+def _printed_float(cell: str) -> Decimal:
+    value = Decimal(cell)  # published bills say 45.0, 45 and, as any float may, 4.5E1
+    if not value.is_finite() or value.adjusted() > _DIGITS:
+        raise ValueError
+    return value
+
+
 def _count(cell: str) -> int:
-    count = Decimal(cell)  # published bills say 45.0, 45 and, as any float may, 4.5E1
+    count = _printed_float(cell)
     if count != (whole := int(count)):
         raise ValueError
     return whole
 
 
 def _sum_in_yuan(cell: str) -> int | None:
-    # A sum is printed from a float: 0.0, or a trace below a fen. The rows are what is exact.
-    return int(Decimal(cell).scaleb(2).to_integral_value(ROUND_HALF_EVEN)) if cell else None
+    # It may be off by a trace below a fen; the rows are what is exact.
+    if not cell:
+        return None
+    return int(_printed_float(cell).scaleb(2).to_integral_value(ROUND_HALF_EVEN))
 
 
 def _fee_sum(cell: str) -> Decimal | None:
-    return Decimal(cell) if cell else None
+    return _printed_float(cell) if cell else None
 
 
 def _table(*columns: tuple[str, Callable[[str], Any], str]) -> dict[str, _Column]:

@@ -34,7 +34,7 @@ from .models import (
 )
 from .signer import request_payment
 from .transport import Reply, Transport, TransportOptions
-from .verifier import KeyRing, VerificationKey, verify
+from .verifier import KeyRing, VerificationKey, normal_serial, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -95,7 +95,7 @@ class Client:
     or none is held to seal with; True says that the ring has new keys. Time-outs and retries:
     :class:`~wechatpay_kit.transport.TransportOptions`.
 
-    Every call raises as the table in :mod:`wechatpay_kit.transport` says: a subclass of
+    Every call raises as the table in :mod:`wechatpay_kit.outcomes` says: a subclass of
     :class:`ApiError` for a refusal, :class:`TransportError` if nothing was done,
     :class:`OutcomeUnknownError` if something may have been; and :class:`ParameterError` before
     anything is sent.
@@ -434,7 +434,7 @@ class Client:
                     "key",
                     field="data[].encrypt_certificate",
                 ) from None
-            if _normal(key.serial) != _normal(listed.serial_no):
+            if normal_serial(key.serial) != normal_serial(listed.serial_no):
                 raise MessageError(
                     f"certificate {key.serial} is listed as {listed.serial_no[:64]}",
                     field="data[].serial_no",
@@ -445,10 +445,6 @@ class Client:
 
 def _segment(value: str) -> str:
     return quote(value, safe="")
-
-
-def _normal(serial: str) -> str:
-    return serial.upper().lstrip("0")
 
 
 def _is_of(field: str, got: str | None, asked: str | None) -> None:

@@ -42,18 +42,20 @@ class Decryptor:
         """The plaintext; :class:`DecryptError` if the form is wrong or no key fits."""
         if algorithm != ALGORITHM:
             raise DecryptError(f"algorithm must be {ALGORITHM}; got {algorithm[:32]!r}")
-        iv = nonce.encode()
-        if len(iv) != _NONCE_BYTES:
-            raise DecryptError(f"nonce must be {_NONCE_BYTES} bytes; got {len(iv)}")
         try:
+            iv, aad = nonce.encode(), (associated_data or "").encode()
             sealed = base64.b64decode(ciphertext, validate=True)
+        except UnicodeEncodeError:
+            raise DecryptError("nonce and associated_data must be valid Unicode") from None
         except (binascii.Error, ValueError):
             raise DecryptError("ciphertext is not base64") from None
+        if len(iv) != _NONCE_BYTES:
+            raise DecryptError(f"nonce must be {_NONCE_BYTES} bytes; got {len(iv)}")
         if len(sealed) < _TAG_BYTES:
             raise DecryptError(f"ciphertext is shorter than its {_TAG_BYTES}-byte tag")
         for cipher in self._ciphers:
             try:
-                return cipher.decrypt(iv, sealed, (associated_data or "").encode())
+                return cipher.decrypt(iv, sealed, aad)
             except InvalidTag:
                 continue
         raise DecryptError(
@@ -70,7 +72,10 @@ def encrypt_sensitive(public_key: RSAPublicKey, text: str) -> str:
 
     Raises :class:`ParameterError` where the text is too long for the key (214 bytes for 2048 bit).
     """
-    plain = text.encode()
+    try:
+        plain = text.encode()
+    except UnicodeEncodeError:
+        raise ParameterError("sensitive field", "must be valid Unicode", "(not shown)") from None
     limit = public_key.key_size // 8 - 2 * SHA1.digest_size - 2
     if len(plain) > limit:
         raise ParameterError("sensitive field", f"at most {limit} bytes of UTF-8", len(plain))

@@ -158,15 +158,15 @@ class TradeBill:
         """Scheme and authority, and the target: a signed request goes to the gateway only."""
         try:
             parts = urlsplit(url)
-            origin = (parts.scheme, parts.hostname, parts.port)
+            origin = _origin(url)
         except ValueError:
             raise MessageError("download_url is no URL", field="download_url") from None
         known = {_origin(host) for host in self._transport.hosts}
         known |= {_origin(f"https://{host}") for host in OFFICIAL_HOSTS}
-        if "@" in parts.netloc or _origin(url) not in known:
+        if "@" in parts.netloc or origin not in known:
             raise MessageError(
-                f"download_url is at {origin[0]}://{origin[1]}, which is neither the configured "
-                "address, nor its backup, nor WeChat Pay's; nothing was sent there",
+                f"download_url is at {origin[0]}://{origin[1]}:{origin[2]}, which is neither the "
+                "configured address, nor its backup, nor WeChat Pay's; nothing was sent there",
                 field="download_url",
             )
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

@@ -16,11 +16,13 @@ from .events import ConflictReason
 from .records import OrderRecord, RefundRecord
 
 if TYPE_CHECKING:
-    from .models import Refund, Transaction
+    from .models import Refund, Transaction, TransactionAmount
     from .records import ExpectedOrder, Source
 
 __all__ = [
+    "REFUND_STATUSES",
     "Fact",
+    "check_paid",
     "closed_fact",
     "conflict_fact",
     "expected_record",
@@ -32,6 +34,9 @@ __all__ = [
     "paid_fact",
     "refund_fact",
 ]
+
+
+REFUND_STATUSES = ("SUCCESS", "ABNORMAL", "CLOSED")  # those that a shop is told of
 
 
 class Fact(Struct, frozen=True, kw_only=True):
@@ -46,6 +51,14 @@ class Fact(Struct, frozen=True, kw_only=True):
     reason: ConflictReason | None = None
     record: OrderRecord | RefundRecord | None = None
 
+    @property
+    def conflict_key(self) -> str:
+        """The key of the conflict about this very fact."""
+        import hashlib  # noqa: PLC0415 - a delivery's, not an import's
+
+        digest = hashlib.sha256(self.fingerprint.encode()).hexdigest()[:16]
+        return f"conflict/{self.key}/{digest}"
+
 
 def order_key(mchid: str, out_trade_no: str) -> str:
     """One key an order: paid and closed exclude each other."""
@@ -55,10 +68,8 @@ def order_key(mchid: str, out_trade_no: str) -> str:
 def paid_fact(
     mchid: str, transaction: Transaction, order: OrderRecord | None, source: Source, now: datetime
 ) -> Fact:
-    """That an order is paid; :class:`MessageError` where the transaction does not say by what."""
-    amount = transaction.amount
-    if amount is None or transaction.transaction_id is None:
-        raise MessageError("a paid transaction lacks amount or transaction_id", field="amount")
+    """That an order is paid; :class:`MessageError` as :func:`check_paid` says."""
+    amount = check_paid(transaction)
     currency = amount.currency or "CNY"
     key = order_key(mchid, transaction.out_trade_no)
     record = order or OrderRecord(
@@ -78,7 +89,7 @@ def paid_fact(
             f"paid:{transaction.transaction_id}:{amount.total}:{currency}:{transaction.appid}"
         ),
         out_trade_no=transaction.out_trade_no,
-        at=transaction.success_time,
+        at=transaction.success_time or now,
         record=msgspec.structs.replace(
             record,
             state="paid",
@@ -89,6 +100,15 @@ def paid_fact(
             settled_at=now,
         ),
     )
+
+
+def check_paid(transaction: Transaction) -> TransactionAmount:
+    """The amount of a paid transaction; :class:`MessageError` where it does not say how much."""
+    if transaction.amount is None:
+        raise MessageError("a paid transaction lacks its amount", field="amount")
+    if not transaction.transaction_id:
+        raise MessageError("a paid transaction lacks transaction_id", field="transaction_id")
+    return transaction.amount
 
 
 def misplaced_payment(order: OrderRecord | None, fact: Fact) -> ConflictReason | None:
@@ -108,9 +128,14 @@ def paid_conflict(fact: Fact, recorded: str) -> ConflictReason:
 
 
 def closed_fact(
-    mchid: str, out_trade_no: str, order: OrderRecord | None, source: Source, now: datetime
+    mchid: str,
+    out_trade_no: str,
+    order: OrderRecord | None,
+    source: Source,
+    now: datetime,
+    at: datetime | None,
 ) -> Fact:
-    """That an order is closed; it has no time of its own, so its placing stands in."""
+    """That an order is closed; WeChat Pay gives no time, so ``at`` is when we learnt of it."""
     key = order_key(mchid, out_trade_no)
     return Fact(
         mchid=mchid,
@@ -118,7 +143,7 @@ def closed_fact(
         subject=key,
         fingerprint="closed",
         out_trade_no=out_trade_no,
-        at=order.created_at if order else None,
+        at=at,
         record=order
         and msgspec.structs.replace(order, state="closed", source=source, settled_at=now),
     )
@@ -132,7 +157,7 @@ def refund_fact(
     now: datetime,
     at: datetime | None,
 ) -> Fact:
-    """That a refund reached a status; ``at`` stands in for a missing ``success_time``."""
+    """That a refund reached a status; ``at``, else now, stands in for a missing success_time."""
     subject = f"refund/{mchid}/{refund.out_refund_no}"
     record = known or RefundRecord(
         mchid=mchid,
@@ -148,7 +173,7 @@ def refund_fact(
         subject=subject,
         fingerprint=f"{refund.refund_id}:{refund.amount.refund}:{refund.amount.total}",
         out_trade_no=refund.out_trade_no,
-        at=refund.success_time or at,
+        at=refund.success_time or at or now,
         record=msgspec.structs.replace(
             record,
             state="settled",
@@ -173,6 +198,8 @@ def misplaced_refund(
     total, part = refund.amount.total, refund.amount.refund
     if order is not None and (order.total != total or part > total):
         return "mismatch"
+    if order is not None and order.transaction_id not in (None, refund.transaction_id):
+        return "second_payment"  # it gives back what was paid twice, not what was shipped for
     if known is not None and (known.total, known.refund) != (total, part):
         return "mismatch"
     return None
@@ -184,9 +211,9 @@ def notification_fact(mchid: str, notification_id: str, now: datetime) -> Fact:
     return Fact(mchid=mchid, key=key, subject=key, fingerprint=notification_id, at=now)
 
 
-def conflict_fact(fact: Fact, reason: ConflictReason, digest: str) -> Fact:
+def conflict_fact(fact: Fact, reason: ConflictReason) -> Fact:
     """That ``fact`` has no place: it has a claim of its own, so each is handled once."""
-    key = f"conflict/{fact.key}/{digest}"
+    key = fact.conflict_key
     return msgspec.structs.replace(fact, key=key, subject=key, reason=reason, record=None)
 
 

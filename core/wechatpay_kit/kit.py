@@ -7,7 +7,6 @@ a call learns about an order goes through settlement, so that a query settles as
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -49,6 +48,7 @@ __all__ = ["Kit", "Order", "SettledRefund", "SettledTransaction"]
 ORDER_LIFETIME = timedelta(minutes=30)
 RETENTION = timedelta(days=400)  # refunds are possible for a year
 PREPAY_LIFETIME = timedelta(hours=2)
+_UNPLACED = ("placing", "refused")
 _SANDBOX_STORE = "sqlite:///wechatpay-sandbox.db"
 
 
@@ -129,6 +129,7 @@ class Kit:
         self.merchant = merchant
         self.store = self._open_store(store)
         self._plugins = Plugins()
+        self._client: Client | None = None
         self._lifetime = order_lifetime
         self._retention = retention
         self._connect_timeout, self._read_timeout = connect_timeout, read_timeout
@@ -191,24 +192,27 @@ class Kit:
         """
         return self._plugins.register(plugin, name=name)
 
-    @cached_property
+    @property
     def client(self) -> Client:
         """The calls without store or hooks; ``request`` reaches any API of WeChat Pay.
 
         Raises :class:`ConfigError` where the kit may only receive.
         """
-        from .client import Client  # noqa: PLC0415 - receiving does not pay for requests
+        if self._client is None:
+            from .client import Client  # noqa: PLC0415 - receiving does not pay for requests
 
-        self.merchant.signer  # noqa: B018 - says so where there is none
-        return Client(
-            self.merchant,
-            keys=self.merchant.keys,
-            clock=self._clock,
-            business_clock=self._business_clock,
-            on_unknown_key=self._refreshed if self._refresher else None,
-            connect_timeout=self._connect_timeout,
-            read_timeout=self._read_timeout,
-        )
+            self.merchant.signer  # noqa: B018 - says so where there is none
+            # No lock, which a fork could copy locked: of two that are made at once one is kept.
+            self._client = Client(
+                self.merchant,
+                keys=self.merchant.keys,
+                clock=self._clock,
+                business_clock=self._business_clock,
+                on_unknown_key=self._refreshed if self._refresher else None,
+                connect_timeout=self._connect_timeout,
+                read_timeout=self._read_timeout,
+            )
+        return self._client
 
     # Orders
 
@@ -243,7 +247,7 @@ class Kit:
             **options,
         )
         held = self.store.order(self.merchant.mchid, out_trade_no)
-        if replaces is not None and (held is None or held.state == "placing"):
+        if replaces is not None:
             _refuse_other(held, out_trade_no, draft.fingerprint)
             self.close_order(replaces)
         held = self.store.add_order(
@@ -335,10 +339,12 @@ class Kit:
             )
         )
         _refuse_other(held, out_refund_no, draft.fingerprint)
+        if held.state == "refused":
+            self.store.refund_answered(msgspec.structs.replace(held, state="placing"))
         try:
             answer = self.client.send_refund(body=held.body)
         except ApiError as error:
-            if held.state == "placing" and _is_definite(error):
+            if held.state in _UNPLACED and _is_definite(error):
                 self.store.refund_answered(msgspec.structs.replace(held, state="refused"))
             raise
         self.store.refund_answered(
@@ -352,7 +358,7 @@ class Kit:
             )
         )
         if self._plugins.listens("on_refund"):
-            self._settlement.refund(answer, Terms("query"))
+            self._settlement.refund(answer, Terms("query"), at=answer.create_time)
         return answer
 
     def query_refund(self, out_refund_no: str) -> SettledRefund:
@@ -384,18 +390,21 @@ class Kit:
         What is forgotten never fires again: such facts are *expired* from then on. Unsettled and
         conflicting ones are kept.
         """
-        return self.store.purge(before or self._business_clock() - self._retention)
+        before = before or self._business_clock() - self._retention
+        return self.store.purge(self.merchant.mchid, before)
 
     def close(self) -> None:
         """Close connections; they open again on the next use."""
-        if "client" in vars(self):
-            self.client.close()
+        if self._client is not None:
+            self._client.close()
         self.store.close()
 
     def __repr__(self) -> str:
         return f"Kit({self.merchant!r})"
 
     def _place(self, held: OrderRecord) -> OrderRecord:
+        if held.state == "refused":  # it may be taken this time, and the answer may be lost
+            self._answered(held, "placing", None)
         try:
             reply = self.client.send_order(body=held.body, serial=held.serial)
         except OrderPaidError:
@@ -403,7 +412,7 @@ class Kit:
                 self._query_and_settle(out_trade_no=held.out_trade_no)
             raise
         except ApiError as error:
-            if held.state == "placing" and _is_definite(error):
+            if held.state in _UNPLACED and _is_definite(error):
                 self._answered(held, "refused", None)
             raise
         self._answered(held, "open", reply.prepay_id)
@@ -426,6 +435,7 @@ class Kit:
             or record.prepay_at is None
             or (now - record.prepay_at >= PREPAY_LIFETIME)
         ):
+            self._plugins.refuse_running_loop()
             if not record.body:
                 raise _unknown(order.out_trade_no)
             record = order.record = self._place(record)

@@ -6,7 +6,6 @@ Knows rules and values; knows nothing of keys, HTTP or orders. The table is the 
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -14,11 +13,19 @@ import msgspec
 from msgspec import Struct
 
 from .errors import ParameterError
+from .models import MAX_FEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
-__all__ = ["check_order", "check_out_refund_no", "check_out_trade_no", "check_refund", "struct"]
+__all__ = [
+    "NOTIFY_URL",
+    "check_order",
+    "check_out_refund_no",
+    "check_out_trade_no",
+    "check_refund",
+    "struct",
+]
 
 S = TypeVar("S", bound=Struct)
 
@@ -55,7 +62,9 @@ class _Number(NamedTuple):
     def broken_by(self, value: object) -> str | None:
         if type(value) is not int:
             return f"must be an integer{self.unit}, never a float, text or bool"
-        return None if value >= self.least else f"must be at least {self.least}{self.unit}"
+        if self.least <= value <= MAX_FEN:
+            return None
+        return f"must be {self.least} to {MAX_FEN}{self.unit}"
 
 
 class _OneOf(NamedTuple):
@@ -81,7 +90,7 @@ _FEN = _Number(1, " fen (分)")
 _FEN_OR_FREE = _Number(0, " fen (分)")
 _OUT_TRADE_NO = _Text(32, 6, pattern=r"[0-9A-Za-z_\-|*]+", example="T1001-2")
 _OUT_REFUND_NO = _Text(64, pattern=r"[0-9A-Za-z_\-|*@]+", example="R1001-1")
-_NOTIFY_URL = _Text(
+NOTIFY_URL = _Text(
     255,
     # https alone: the gateway's syntax check lets http pass, its rules do not. Loopback for tests.
     pattern=r"(https://[^\s/?#]+|http://(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?)(/[^\s?#]*)?",
@@ -95,7 +104,7 @@ _ORDER: Mapping[str, _Rule] = {
     "out_trade_no": _OUT_TRADE_NO,
     "time_expire": _Text(64),
     "attach": _Text(128, unit="bytes"),
-    "notify_url": _NOTIFY_URL,
+    "notify_url": NOTIFY_URL,
     "goods_tag": _Text(32),
     "limit_pay[]": _OneOf(("no_balance", "no_credit", "no_debit", "balance_only")),
     "support_fapiao": _Flag(),
@@ -126,7 +135,7 @@ _REFUND: Mapping[str, _Rule] = {
     "out_trade_no": _OUT_TRADE_NO,
     "out_refund_no": _OUT_REFUND_NO,
     "reason": _Text(80, unit="bytes"),
-    "notify_url": _NOTIFY_URL,
+    "notify_url": NOTIFY_URL,
     "funds_account": _OneOf(("AVAILABLE", "UNSETTLED")),
     "amount.refund": _FEN,
     "amount.total": _FEN,
@@ -191,9 +200,12 @@ def struct(field: str, value: S | Mapping[str, Any], kind: type[S]) -> S:
 
 
 def _check(request: Struct, rules: Mapping[str, _Rule]) -> None:
-    for path, value in _leaves("", msgspec.to_builtins(request)):
-        rule = rules.get(re.sub(r"\[\d+\]", "[]", path))
+    lists = {path.partition("[]")[0] for path in rules if "[]" in path}
+    for path, value in _leaves("", request, lists):
+        rule = rules.get(_INDEX.sub("[]", path))
         if rule is None:
+            import difflib  # noqa: PLC0415 - paid by who misspells
+
             near = difflib.get_close_matches(path, rules, n=1)
             raise ParameterError(path, f"is no field of this call; near: {near or 'none'}", value)
         _apply(path, rule, value)
@@ -205,12 +217,19 @@ def _apply(path: str, rule: _Rule, value: object) -> None:
         raise ParameterError(path, broken, value)
 
 
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _leaves(f"{path}.{name}" if path else name, inner)
-    elif isinstance(value, list):
+_INDEX = re.compile(r"\[\d+\]")
+
+
+def _leaves(path: str, value: Any, lists: Collection[str]) -> Iterator[tuple[str, Any]]:
+    """Every field that is given, by its path on the wire; only ``lists`` may hold lists."""
+    if isinstance(value, Struct):
+        names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
+        for attribute, name in names:
+            inner = getattr(value, attribute)
+            if inner is not msgspec.UNSET:
+                yield from _leaves(f"{path}.{name}" if path else name, inner, lists)
+    elif isinstance(value, list) and _INDEX.sub("[]", path) in lists:
         for index, inner in enumerate(value):
-            yield from _leaves(f"{path}[{index}]", inner)
+            yield from _leaves(f"{path}[{index}]", inner, lists)
     else:
         yield path, value

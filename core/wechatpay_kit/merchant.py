@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from .decryptor import Decryptor
 from .errors import ConfigError
+from .limits import NOTIFY_URL
 from .signer import RsaSigner
 from .verifier import PUBLIC_KEY_PREFIX, KeyRing, VerificationKey
 
@@ -46,7 +46,9 @@ _MIN_RSA_BITS = 2048
 
 
 class Merchant:
-    """One merchant's identity, keys and addresses; immutable once made.
+    """One merchant's identity, keys and addresses; immutable but for ``keys``.
+
+    ``keys`` is the ring of WeChat Pay's keys: those configured, and those downloaded later.
 
     Secrets are text or bytes as WeChat Pay hands them out: ``private_key`` PEM (PKCS#8 or PKCS#1,
     ``private_key_password`` if it is encrypted), ``apiv3_key`` 32 bytes, ``public_key`` and
@@ -84,14 +86,11 @@ class Merchant:
         self.appid = check.text(
             "appid", appid, r"[0-9A-Za-z_\-]{1,32}", "wxd678efh567hg6787", needed=not receive_only
         )
-        self.notify_url = check.text(
-            "notify_url",
-            notify_url,
-            r"https?://[^\s?#]{1,247}",
-            "https://shop.example/wechatpay/notify (no query string)",
-            needed=False,
-        )
-        self.base_url = check.url("base_url", base_url) or OFFICIAL_URL
+        self.notify_url = notify_url or ""
+        if notify_url and (broken := NOTIFY_URL.broken_by(notify_url)):
+            check.problem("notify_url", f"{broken}; like https://shop.example/wechatpay/notify")
+        # A malformed address is a problem that finish() raises; it must not pass for the real one.
+        self.base_url = (check.url("base_url", base_url) or "") if base_url else OFFICIAL_URL
         self.backup_url = check.url("backup_url", backup_url)
         if base_url is None and self.backup_url is None:
             self.backup_url = OFFICIAL_BACKUP_URL
@@ -106,35 +105,38 @@ class Merchant:
         if signer is None and not receive_only:
             if private_key is None:
                 check.missing("private_key", "PEM text, -----BEGIN PRIVATE KEY-----…")
-            serial = check.text(
+            checked = check.text(
                 "serial_no",
                 serial_no,
                 r"[0-9A-Fa-f]{40}",
                 "5157F09EFDC096DE15EBE81A47057A7232F1B8E1",
             )
             if self._private_key is not None:
-                self._signer = RsaSigner(self._private_key, serial)
+                self._signer = RsaSigner(self._private_key, checked)
 
-        apiv3_keys = [check.apiv3_key("apiv3_key", apiv3_key, needed=True)]
-        if apiv3_key_previous is not None:
-            apiv3_keys.append(
-                check.apiv3_key("apiv3_key_previous", apiv3_key_previous, needed=False)
-            )
+        apiv3_keys = {
+            "apiv3_key": check.apiv3_key("apiv3_key", apiv3_key, needed=True),
+            "apiv3_key_previous": check.apiv3_key(
+                "apiv3_key_previous", apiv3_key_previous, needed=False
+            ),
+        }
         self._verification_keys = [
             *check.public_key(public_key_id, public_key),
             *check.certificates(platform_cert),
         ]
+        self.keys = KeyRing(self._verification_keys)
         self.public_key_id = public_key_id if public_key else None
         self.uses_certificates = platform_cert is not None or self.public_key_id is None
-        if receive_only and not self._verification_keys:
+        if receive_only and public_key is None and platform_cert is None:
             check.missing(
                 "public_key",
                 "the WeChat Pay public key with its id, or a platform certificate: a receiver "
                 "without a private key cannot download one",
             )
-        self._refuse_sandbox_credentials(check, apiv3_keys, serial_no, public_key_id)
+        serial = self._signer.serial_no if self._signer else serial_no
+        self._refuse_sandbox_credentials(check, apiv3_keys, serial, public_key_id)
         check.finish()
-        self.decryptor = Decryptor(*(key for key in apiv3_keys if key))
+        self.decryptor = Decryptor(*filter(None, apiv3_keys.values()))
 
     @classmethod
     def from_env(
@@ -163,9 +165,8 @@ class Merchant:
             return read.pem(field, secret(field), value(f"{field}_path"))
 
         base_url = value("base_url")
-        is_official = base_url is None or urlsplit(base_url).hostname in OFFICIAL_HOSTS
         store = value("store")
-        if needs_store and store is None and is_official:
+        if needs_store and store is None and (base_url is None or _is_official(base_url)):
             read.missing("store", "sqlite:////var/lib/shop/wechatpay.db")
         return cls(
             mchid=value("mchid"),
@@ -190,13 +191,8 @@ class Merchant:
 
     @property
     def is_official(self) -> bool:
-        """Whether calls go to the real WeChat Pay."""
-        return urlsplit(self.base_url).hostname in OFFICIAL_HOSTS
-
-    @cached_property
-    def keys(self) -> KeyRing:
-        """The ring of the configured keys; what is downloaded later is added to it."""
-        return KeyRing(self._verification_keys)
+        """Whether calls may go to the real WeChat Pay."""
+        return _is_official(self.base_url) or _is_official(self.backup_url or "")
 
     @property
     def signer(self) -> Signer:
@@ -221,7 +217,7 @@ class Merchant:
     def _refuse_sandbox_credentials(
         self,
         check: _Settings,
-        apiv3_keys: Sequence[bytes],
+        apiv3_keys: Mapping[str, bytes],
         serial_no: str | None,
         public_key_id: str | None,
     ) -> None:
@@ -229,7 +225,7 @@ class Merchant:
             return
         key_mark, serial_mark, id_mark = _SANDBOX_MARKS
         marked = {
-            "apiv3_key": any(key.startswith(key_mark) for key in apiv3_keys),
+            **{field: key.startswith(key_mark) for field, key in apiv3_keys.items()},
             "serial_no": (serial_no or "").upper().startswith(serial_mark),
             "public_key_id": (public_key_id or "").startswith(id_mark),
             "platform_cert": any(k.serial.startswith(serial_mark) for k in self._verification_keys),
@@ -276,24 +272,26 @@ class _Settings:
     def url(self, field: str, value: str | None) -> str | None:
         if not value:
             return None
+        rule = (
+            "must be an https:// address without user, query or fragment (http:// for loopback "
+            f"only), like {OFFICIAL_URL}"
+        )
         try:
             parts = urlsplit(value)
-            loopback = parts.hostname == "localhost" or re.fullmatch(
-                r"127\.\d+\.\d+\.\d+|::1", parts.hostname or ""
-            )
+            host, _port = parts.hostname or "", parts.port
         except ValueError:
-            parts, loopback = urlsplit(""), None
+            self.problem(field, rule)
+            return None
+        loopback = host == "localhost" or re.fullmatch(r"127\.\d+\.\d+\.\d+|::1", host)
+        extras = (parts.query, parts.fragment, parts.username, parts.password)
         if (
-            not parts.hostname
-            or parts.query
-            or parts.username is not None
+            not re.fullmatch(r"[!-~]+", value)
+            or not host
+            or any(extras)
             or not (parts.scheme == "https" or (parts.scheme == "http" and loopback))
         ):
-            self.problem(
-                field,
-                f"must be an https:// address without user or query (http:// for loopback only), "
-                f"like {OFFICIAL_URL}",
-            )
+            self.problem(field, rule)
+            return None
         return value.rstrip("/")
 
     def not_empty(self, field: str, value: str | None) -> str | None:
@@ -306,9 +304,11 @@ class _Settings:
         if text is not None and path is not None:
             self.problem(field, f"and {self._name(field)}_PATH are both set; keep one")
         if text is not None:
-            return text.replace("\\n", "\n").encode()
+            return _bytes(text.replace("\\n", "\n"))
         if path is None:
             return None
+        from pathlib import Path  # noqa: PLC0415 - paid by who has files
+
         try:
             return Path(path).read_bytes()
         except OSError as error:
@@ -320,7 +320,10 @@ class _Settings:
             if needed or value is not None:
                 self.missing(field, "the 32 characters set in the merchant platform, API security")
             return b""
-        key = value.encode() if isinstance(value, str) else value
+        try:
+            key = value.encode() if isinstance(value, str) else value
+        except UnicodeEncodeError:
+            key = b""
         if len(key) != _APIV3_KEY_BYTES:
             self.problem(
                 field,
@@ -333,7 +336,7 @@ class _Settings:
     def private_key(self, pem: str | bytes, password: str | bytes | None) -> RSAPrivateKey | None:
         try:
             key = load_pem_private_key(_bytes(pem), _bytes(password) if password else None)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             needs = (
                 "and private_key_password must open it"
                 if password
@@ -341,7 +344,8 @@ class _Settings:
             )
             self.problem(
                 "private_key",
-                f"must be the PEM text of apiclient_key.pem (PKCS#8 or PKCS#1), {needs}, like "
+                "must be an RSA key, the PEM text of apiclient_key.pem (PKCS#8 or PKCS#1), "
+                f"{needs}, like "
                 "-----BEGIN PRIVATE KEY-----…",
             )
             return None
@@ -363,7 +367,7 @@ class _Settings:
             )
         try:
             return [VerificationKey.from_public_key(key_id, _bytes(pem))]
-        except ValueError:
+        except (ValueError, UnsupportedAlgorithm):
             self.problem(
                 "public_key", "must be PEM of an RSA public key, like -----BEGIN PUBLIC KEY-----…"
             )
@@ -374,7 +378,7 @@ class _Settings:
             return []
         try:
             return VerificationKey.from_certificates(_bytes(pem))
-        except ValueError:
+        except (ValueError, UnsupportedAlgorithm):
             self.problem(
                 "platform_cert",
                 "must be PEM of one or more certificates, like -----BEGIN CERTIFICATE-----…",
@@ -382,5 +386,13 @@ class _Settings:
             return []
 
 
+def _is_official(url: str) -> bool:
+    try:
+        return (urlsplit(url).hostname or "").rstrip(".") in OFFICIAL_HOSTS
+    except ValueError:
+        return False
+
+
 def _bytes(value: str | bytes) -> bytes:
-    return value.encode() if isinstance(value, str) else value
+    # "replace" rather than a UnicodeEncodeError, whose text would show the secret
+    return value.encode(errors="replace") if isinstance(value, str) else value

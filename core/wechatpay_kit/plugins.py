@@ -7,7 +7,6 @@ function that also runs a coroutine to its end and reports which plugin has comp
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import inspect
@@ -17,7 +16,7 @@ import sys
 import threading
 import time
 from contextvars import ContextVar
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pluggy
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncRunner", "Plugins", "application_loop"]
 
+_MARK = f"{PROJECT}_impl"  # where pluggy's @hookimpl leaves its options
 SLOW_HOOK = 2.0  # seconds; WeChat Pay waits 5 for the whole delivery
 
 
@@ -69,9 +69,8 @@ class Plugins:
         name = name or self._name_for(plugin)
         if self._manager.has_plugin(name):
             raise ConfigError(f"a plugin named {name} is registered already")
-        self._manager.register(
-            SimpleNamespace(**{hook: self._bound(hook, name, impl) for hook, impl in hooks}), name
-        )
+        proxy = _Proxy({hook: self._bound(hook, name, impl) for hook, impl in hooks.items()})
+        self._manager.register(proxy, name)
         return name
 
     def load(self, spec: str, settings: object) -> str:
@@ -80,15 +79,10 @@ class Plugins:
         Entry points stand in the group ``wechatpay_kit``. A class or function found there is
         called with ``settings`` to make the plugin.
         """
-        found: Any
+        load: Callable[[], Any]
         if ":" in spec:
             module, _, attribute = spec.partition(":")
-            try:
-                found = functools.reduce(
-                    getattr, attribute.split("."), importlib.import_module(module)
-                )
-            except (ImportError, AttributeError) as error:
-                raise ConfigError(f"plugin {spec} cannot be loaded: {error}") from error
+            load = functools.partial(_attribute, module, attribute)
         else:
             from importlib.metadata import entry_points  # noqa: PLC0415 - paid by who needs it
 
@@ -98,7 +92,11 @@ class Plugins:
                 raise ConfigError(
                     f"no plugin is installed under the name {spec}; installed: {held}"
                 )
-            found = group[spec].load()
+            load = group[spec].load
+        try:
+            found = load()
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"plugin {spec} cannot be loaded: {error}") from error
         if inspect.isclass(found) or inspect.isroutine(found):
             found = found(settings)
         return self.register(found, name=spec)
@@ -154,7 +152,7 @@ class Plugins:
             log.logger.exception("%s raised; the outcome stands", hook)
 
     def _bound(self, hook: str, name: str, implementation: Callable[..., Any]) -> Any:
-        options = self._options(implementation)
+        options = getattr(implementation, _MARK)
         if options["wrapper"] or options["hookwrapper"]:
             return implementation
 
@@ -185,25 +183,25 @@ class Plugins:
                 advice="enqueue the work and return; WeChat Pay waits 5 s",
             )
 
-    def _hooks_of(self, plugin: object) -> list[tuple[str, Callable[..., Any]]]:
-        found: list[tuple[str, Callable[..., Any]]] = []
+    def _hooks_of(self, plugin: object) -> dict[str, Callable[..., Any]]:
+        found: dict[str, Callable[..., Any]] = {}
         problems: list[str] = []
         for attribute in dir(plugin):
-            if attribute.startswith("__"):
-                continue
-            implementation = inspect.getattr_static(plugin, attribute)
-            if isinstance(implementation, property):
+            # Looked at without being run: a property may connect, a proxy may raise.
+            static = inspect.getattr_static(plugin, attribute, None)
+            function = getattr(static, "__func__", static) if _is_method(static) else static
+            options = getattr(function, _MARK, None) if inspect.isfunction(function) else None
+            if options is None:
+                problems += _unmarked(plugin, attribute, function)
                 continue
             implementation = getattr(plugin, attribute)
-            options = self._options(implementation)
-            if options is None:
-                problems += _unmarked(plugin, attribute, implementation)
-                continue
             hook = options["specname"] or attribute
             problems += self._misfits(hook, implementation, options)
+            if hook in found:
+                problems.append(f"{hook} is implemented twice; one plugin has one of each hook")
             if inspect.iscoroutinefunction(implementation):
                 self.has_async_hooks = True
-            found.append((hook, implementation))
+            found[hook] = implementation
         if not found and not problems:
             problems.append(
                 f"{type(plugin).__qualname__} has no hook; mark its methods with @hookimpl: "
@@ -229,11 +227,6 @@ class Plugins:
             if name not in allowed and name != "self"
         ]
 
-    def _options(self, implementation: object) -> Any:
-        return (
-            getattr(implementation, f"{PROJECT}_impl", None) if callable(implementation) else None
-        )
-
     def _name_for(self, plugin: object) -> str:
         kind = type(plugin)
         base = (
@@ -245,6 +238,13 @@ class Plugins:
         # the next process: by class and order of registration, not by id().
         names = (base, *(f"{base}#{number}" for number in range(2, 1000)))
         return next(name for name in names if not self._manager.has_plugin(name))
+
+
+class _Proxy:
+    """What pluggy holds in a plugin's place: its hooks, each replaced by a plain function."""
+
+    def __init__(self, hooks: dict[str, Callable[..., Any]]) -> None:
+        vars(self).update(hooks)
 
 
 class _Firing(NamedTuple):
@@ -300,20 +300,31 @@ async def _result_of(awaitable: Awaitable[Any]) -> Any:
 
 
 def _on_event_loop() -> bool:
-    asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
+    import asyncio  # noqa: PLC0415 - paid by who has async hooks
+
+    # In sys.modules a module may be half imported, by another thread.
+    in_trio_run = getattr(getattr(sys.modules.get("trio"), "lowlevel", None), "in_trio_run", None)
+    if in_trio_run is not None and in_trio_run():
         return True
     try:
-        return asyncio is not None and asyncio.get_running_loop() is not None
+        return asyncio.get_running_loop() is not None
     except RuntimeError:
         return False
 
 
-def _unmarked(plugin: object, attribute: str, value: object) -> list[str]:
-    inherited = getattr(getattr(type(plugin), attribute, None), "__qualname__", "")
-    if attribute not in _NAMES or not callable(value) or inherited.startswith("Hooks."):
+def _unmarked(plugin: object, attribute: str, function: object) -> list[str]:
+    is_default = getattr(type(plugin), attribute, None) is getattr(Hooks, attribute, None)
+    if attribute not in _NAMES or is_default or not callable(function):
         return []
     return [f"{attribute} is not marked with @hookimpl, so it would never be called"]
+
+
+def _is_method(static: object) -> bool:
+    return isinstance(static, staticmethod | classmethod)
+
+
+def _attribute(module: str, path: str) -> Any:
+    return functools.reduce(getattr, path.split("."), importlib.import_module(module))
 
 
 def _arguments(function: Callable[..., Any]) -> list[str]:
@@ -321,5 +332,7 @@ def _arguments(function: Callable[..., Any]) -> list[str]:
 
 
 def _nearest(name: str, names: Collection[str]) -> str:
+    import difflib  # noqa: PLC0415 - paid by who misspells
+
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"

@@ -26,7 +26,8 @@ from .errors import (
     WeChatPayError,
 )
 from .events import RejectedEvent
-from .models import Envelope, RefundNotice, Transaction, decode
+from .facts import REFUND_STATUSES, check_paid
+from .models import Envelope, RefundNotice, Shape, Transaction, decode
 from .refresher import Refresh
 from .settlement import Outcome, Settled, Terms
 
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 MAX_BODY = 2 * 1024 * 1024  # bytes; documented ciphertexts reach 1 MiB
+PROBE_PREFIX = "WECHATPAY/SIGNTEST/"  # of the signature in a probe of WeChat Pay's
 ANSWER_WITHIN = 4.5  # seconds; WeChat Pay waits 5
 
 
@@ -178,11 +180,14 @@ class Receiver:
         deadline: timedelta | None = None,
         run_async: AsyncRunner | None = None,
     ) -> Answer:
-        """Answer one delivery; raises nothing.
+        """Answer one delivery; raises nothing, whatever was delivered.
 
         ``deadline`` is the time left to the caller where it knows (zero is a value), which bounds
-        leases and lock waits; ``run_async`` is its way to run a coroutine function.
+        leases and lock waits; ``run_async`` is its way to run a coroutine function. Called on an
+        event loop's own thread while async hooks are registered it raises ``RuntimeError``.
         """
+        if run_async is None:
+            self._plugins.refuse_running_loop()
         delivery = _Delivery(self, deadline, run_async)
         answer = self._answer(delivery, headers, body)
         delivery.write(answer.status, len(body))
@@ -210,7 +215,10 @@ class Receiver:
         try:
             return self._open_or_refresh(pairs, body)
         except SignatureError as error:
-            raise _RefusedError(error.reason, str(error), error.serial) from error
+            is_probe = error.reason == "bad_signature" and _is_probe(pairs)
+            raise _RefusedError(
+                error.reason, str(error), error.serial, is_probe=is_probe
+            ) from error
         except MessageError as error:
             raise _RefusedError("undecodable", str(error), _serial(pairs)) from error
         except DecryptError as error:
@@ -267,6 +275,7 @@ class Receiver:
         refusal = REFUSALS[refused.reason]
         delivery.said(
             outcome="refused",
+            probe=refused.is_probe or None,
             reason=refused.reason,
             step=refusal.step,
             serial=refused.serial,
@@ -286,8 +295,10 @@ class Receiver:
 
 
 class _RefusedError(Exception):
-    def __init__(self, reason: str, message: str, serial: str | None = None) -> None:
-        self.reason, self.serial = reason, serial
+    def __init__(
+        self, reason: str, message: str, serial: str | None = None, *, is_probe: bool = False
+    ) -> None:
+        self.reason, self.serial, self.is_probe = reason, serial, is_probe
         super().__init__(message)
 
 
@@ -302,7 +313,7 @@ class _Delivery:
         self._deadline = deadline
         self.run_async = run_async
         self._said: dict[str, Any] = {"mchid": receiver.mchid}
-        self._trace: Exception | None = None
+        self._trace: BaseException | None = None
 
     def terms(self) -> Terms:
         elapsed = timedelta(seconds=self._monotonic() - self._began)
@@ -337,7 +348,8 @@ class _Delivery:
     def failed(self, error: Exception) -> Answer:
         failure = next(row for row in _FAILURES if isinstance(error, row.error))
         self.said(outcome="failed", reason=failure.reason, detail=str(error))
-        self._trace = error if failure.traced else None
+        # The plugin's own exception, not ours around it: some formatters show no cause.
+        self._trace = (error.__cause__ or error) if failure.traced else None
         return _failure(failure.status, failure.message)
 
     def write(self, status: int, size: int) -> None:
@@ -377,13 +389,6 @@ def _failure(status: int, message: str) -> Answer:
     return Answer(status, (("Content-Type", "application/json"),), body)
 
 
-class _Shape(Struct):
-    """Enough of a plaintext to tell combined and partner shapes from the modelled ones."""
-
-    combine_out_trade_no: Any = None
-    sp_mchid: Any = None
-
-
 _MODELLED: dict[str, type[Transaction | RefundNotice]] = {
     "TRANSACTION.SUCCESS": Transaction,
     "REFUND.SUCCESS": RefundNotice,
@@ -396,10 +401,15 @@ def _content(event_type: str, plaintext: bytes) -> Transaction | RefundNotice | 
     kind = _MODELLED.get(event_type)
     if kind is None:
         return None
-    shape = decode(plaintext, _Shape)
+    shape = decode(plaintext, Shape)
     if shape.combine_out_trade_no is not None or shape.sp_mchid is not None:
         return None
-    return decode(plaintext, kind)
+    content = decode(plaintext, kind)
+    if isinstance(content, Transaction) and content.trade_state == "SUCCESS":
+        check_paid(content)
+    if isinstance(content, RefundNotice) and content.refund_status not in REFUND_STATUSES:
+        return None
+    return content
 
 
 def _merchants(plaintext: bytes) -> set[str]:
@@ -421,4 +431,13 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _serial(headers: Iterable[tuple[str, str]]) -> str | None:
-    return next((value for name, value in headers if name.lower() == "wechatpay-serial"), None)
+    return _header(headers, "wechatpay-serial") or None
+
+
+def _is_probe(headers: Iterable[tuple[str, str]]) -> bool:
+    """Whether WeChat Pay says that it tests us; refused like any forgery, but no alarm."""
+    return _header(headers, "wechatpay-signature").startswith(PROBE_PREFIX)
+
+
+def _header(headers: Iterable[tuple[str, str]], wanted: str) -> str:
+    return next((value for name, value in headers if name.lower() == wanted), "").strip(" \t")

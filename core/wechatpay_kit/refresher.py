@@ -80,12 +80,17 @@ class KeyRefresher:
         self._started_at = self._monotonic()
         finished = threading.Event()
         outcome: list[Refresh] = []
-        threading.Thread(
+        thread = threading.Thread(
             target=self._run,
             args=(flight, finished, outcome),
             name="wechatpay-kit-keys",
             daemon=True,
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # no thread to be had: at the limit, or the interpreter is ending
+            flight.release()
+            return Refresh.FAILED
         return finished, outcome
 
     def _run(

@@ -7,14 +7,13 @@ signatures or HTTP.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import log
-from .errors import ConfigError, HookError, LeaseLostError, OrderNotExistError
+from .errors import ConfigError, HookError, OrderNotExistError, StoreError
 from .events import (
     ClosedEvent,
     ConflictEvent,
@@ -24,6 +23,7 @@ from .events import (
     RefundEvent,
 )
 from .facts import (
+    REFUND_STATUSES,
     closed_fact,
     conflict_fact,
     expected_record,
@@ -128,6 +128,7 @@ class Settlement:
 
     def settle(self, transaction: Transaction, terms: Terms) -> Settled:
         """Settle what a transaction says: paid, closed, or nothing yet."""
+        self._plugins.freeze()
         if transaction.trade_state in ("SUCCESS", "REFUND"):
             return self.paid(transaction, terms)
         if transaction.trade_state == "CLOSED":
@@ -164,14 +165,17 @@ class Settlement:
         """Fire ``on_closed`` once an order: the gateway closed it, or says that it is closed."""
         self._plugins.freeze()
         order = self.known_order(out_trade_no, terms)
-        fact = closed_fact(self._mchid, out_trade_no, order, terms.source, self._clock())
+        now = self._clock()
+        # Of an order that nobody here knows it cannot be told whether its closing was forgotten.
+        at = now if order is not None or self._accept_unknown else None
+        fact = closed_fact(self._mchid, out_trade_no, order, terms.source, now, at)
         told = {"out_trade_no": out_trade_no, "transaction": transaction, "order": order}
         return self._once(fact, terms, _CLOSED, told, lambda _fact, _held: "closed_after_paid")
 
     def refund(self, refund: Refund, terms: Terms, *, at: datetime | None = None) -> Settled:
         """Fire ``on_refund`` once a status; ``at`` stands in for a missing ``success_time``."""
         self._plugins.freeze()
-        if refund.status == "PROCESSING":
+        if refund.status not in REFUND_STATUSES:
             return Settled(Outcome.OPEN)
         self.require_listener("on_refund")
         known = self._store.refund(self._mchid, refund.out_refund_no)
@@ -219,8 +223,7 @@ class Settlement:
         with self._claim(fact, terms) as claim:
             if claim.outcome is ClaimOutcome.FRESH:
                 event = kind.event(**self._base(fact, claim, terms), **kind.also(told))
-                how = {"skip": claim.completed, "completed": claim.complete_plugin}
-                self._call(kind.hook, event, terms, **how)
+                self._call(kind.hook, event, terms, claim)
         if claim.outcome is ClaimOutcome.CONFLICT:
             held = claim.recorded or ""
             return self._conflict(fact, conflict(fact, held), terms, told, recorded=held)
@@ -237,8 +240,7 @@ class Settlement:
         recorded: str | None = None,
     ) -> Settled:
         """Tell ``on_conflict`` until one implementation returns True; then it is recorded."""
-        digest = hashlib.sha256(fact.fingerprint.encode()).hexdigest()[:16]
-        fact = conflict_fact(fact, reason, digest)
+        fact = conflict_fact(fact, reason)
         handled = True
         try:
             with self._claim(fact, terms) as claim:
@@ -268,12 +270,29 @@ class Settlement:
             fact, now=self._clock(), since=self._since, hold=terms.hold, wait=terms.wait
         )
 
-    def _call(self, hook: str, event: Event, terms: Terms, **how: Any) -> Any:
+    def _call(self, hook: str, event: Event, terms: Terms, claim: Claim | None = None) -> Any:
+        """Fire; with a ``claim``, on the plugins that it does not say have completed."""
+        unrecorded: list[StoreError] = []
+
+        def completed(name: str) -> None:
+            try:
+                if claim:
+                    claim.complete_plugin(name)
+            except StoreError as error:
+                unrecorded.append(error)
+                raise
+
         try:
-            return self._plugins.fire(hook, event=event, run_async=terms.run_async, **how)
-        except LeaseLostError:
-            raise
+            return self._plugins.fire(
+                hook,
+                skip=claim.completed if claim else (),
+                completed=completed,
+                run_async=terms.run_async,
+                event=event,
+            )
         except Exception as error:
+            if error in unrecorded:  # the store's fault, not the plugin's
+                raise
             raise HookError(
                 f"{hook} raised {type(error).__name__} for {event.key}; it will be tried again",
                 transaction=getattr(event, "transaction", None),

@@ -1,22 +1,8 @@
 """One signed HTTP exchange with the gateway: sign, send, fail over, verify, decode the error.
 
-Knows HTTP, hosts and outcomes; knows nothing of what a call means. Rules: APIv3 request
-signatures (the raw path and query and the very bytes of the body), verification of answers over
-the raw bytes, and design.md, Errors: what a failed exchange lets its caller conclude.
-
-==========================================  =====================  ==============================
-what came back                              of a read (GET)        of a call that may change things
-==========================================  =====================  ==============================
-2xx, signature good                         the answer             the answer
-2xx, signature absent or bad, repeated too  SignatureError         OutcomeUnknownError
-3xx, 4xx, signed or not                     ApiError               ApiError [#]_
-5xx to the last attempt                     ApiError               OutcomeUnknownError
-nothing, and no byte was sent               TransportError         TransportError
-nothing, truncated or too late              TransportError         OutcomeUnknownError
-==========================================  =====================  ==============================
-
-.. [#] OutcomeUnknownError if an earlier attempt of the same exchange may have been carried out: a
-   refusal of the repeat says nothing of the first, unless it is "paid" or "closed".
+Knows hosts, attempts and time; knows nothing of what a call means. Rules: APIv3 request
+signatures (the raw path and query and the very bytes of the body) and verification of answers
+over the raw bytes. What may be concluded from an answer is the table in :mod:`.outcomes`.
 """
 
 from __future__ import annotations
@@ -24,29 +10,20 @@ from __future__ import annotations
 import contextvars
 import logging
 import random
-import re
 import threading
 import time
 from concurrent.futures import Future
 from contextlib import contextmanager
 from http import HTTPStatus
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Struct
 
 from . import log
-from .errors import (
-    ApiError,
-    MessageError,
-    OrderClosedError,
-    OrderPaidError,
-    OutcomeUnknownError,
-    SignatureError,
-    TransportError,
-)
+from .errors import OrderClosedError, OrderPaidError, SignatureError
+from .outcomes import Reply, loggable, outcome, refusal, unanswered, unknown
 from .signer import authorization
 from .verifier import verify
 from .wire import FAULTS, USER_AGENT, Departure, Wire, chunks, fault_text, request_target
@@ -67,30 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["Reply", "Transport", "TransportOptions"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 4.0  # seconds; the pause is a random part of 0.5, 1, 2, 4, 4…
-
-
-class Reply(Struct, frozen=True, kw_only=True):
-    """An answer as it came; ``verified`` says whether its signature was checked and is good."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-    verified: bool = False
-
-    @property
-    def request_id(self) -> str | None:
-        """What WeChat Pay's support asks for."""
-        return next((value for name, value in self.headers if name.lower() == "request-id"), None)
-
-    def json(self) -> Any:
-        """The body as JSON; :class:`MessageError` where it is none."""
-        try:
-            return msgspec.json.decode(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise MessageError(f"the answer is no JSON: {error}") from None
-
-    def __repr__(self) -> str:  # a body may hold an openid
-        return f"Reply({self.status}, {len(self.body)} bytes, verified={self.verified})"
 
 
 class TransportOptions(TypedDict, total=False):
@@ -155,7 +108,7 @@ class Transport:
         check: Check | None = None,
         timeout: float | None = None,
     ) -> Reply:
-        """Send one call and return its verified 2xx answer; the module's table says the rest.
+        """Send one call and return its verified 2xx answer; the table in outcomes says the rest.
 
         ``target`` is path and query; what in it needs percent-encoding is encoded once, then
         signed and sent. ``signed_body`` is what is signed where that is not the body (uploads).
@@ -213,7 +166,7 @@ class Transport:
                 reply = call.reply = self._send(call)
             except FAULTS as fault:
                 call.in_doubt |= call.departure.is_sent
-                failure = _unanswered(call, fault)
+                failure = call.unanswered(fault)
                 may_repeat = call.repeatable or not call.in_doubt
             else:
                 verdict = self._verdict(call, reply)
@@ -232,21 +185,23 @@ class Transport:
         """The answer to return, or the error to raise unless the call may be repeated."""
         if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             call.in_doubt = True
-            refusal = self._refusal(call, reply)
-            return (refusal if call.is_read else _unknown(call, refusal)), call.repeatable
+            refused = refusal(reply, verified=self._is_signed(call, reply))
+            return (
+                refused if call.is_read else unknown(call.name, reply, refused)
+            ), call.repeatable
         if reply.status >= HTTPStatus.MULTIPLE_CHOICES:
-            refusal = self._refusal(call, reply)
-            decisive = refusal.verified and isinstance(refusal, OrderPaidError | OrderClosedError)
+            refused = refusal(reply, verified=self._is_signed(call, reply))
+            decisive = refused.verified and isinstance(refused, OrderPaidError | OrderClosedError)
             if call.in_doubt and not call.is_read and not decisive:
-                return _unknown(call, refusal), False
-            return refusal, False
+                return unknown(call.name, reply, refused), False
+            return refused, False
         if call.is_stream:
             return reply
         try:
             self._check(call, reply)
         except SignatureError as error:
             call.in_doubt = True
-            return (error if call.is_read else _unknown(call, error)), call.repeatable
+            return (error if call.is_read else unknown(call.name, reply, error)), call.repeatable
         return msgspec.structs.replace(reply, verified=True)
 
     def _pause(self, call: _Call) -> bool:
@@ -274,7 +229,7 @@ class Transport:
             return future.result(timeout)
         except TimeoutError as late:
             call.in_doubt |= call.departure.abandon()
-            raise _unanswered(call, late) from late
+            raise call.unanswered(late) from late
 
     # One attempt: fresh timestamp, nonce and signature
 
@@ -352,17 +307,6 @@ class Transport:
                 raise
             verify(reply.headers, reply.body, keys=self._keys, now=self._clock())
 
-    def _refusal(self, call: _Call, reply: Reply) -> ApiError:
-        code, message, detail = _said(reply)
-        return ApiError.of(
-            reply.status,
-            code,
-            message,
-            detail=detail,
-            request_id=reply.request_id,
-            verified=self._is_signed(call, reply),
-        )
-
     def _is_signed(self, call: _Call, reply: Reply) -> bool:
         try:
             if call.check is None:
@@ -387,9 +331,9 @@ class Transport:
                 logging.INFO if error is None else logging.WARNING,
                 "call",
                 method=call.method,
-                path=_loggable(call.target),
+                path=loggable(call.target),
                 host=call.host,
-                outcome=_outcome(error),
+                outcome=outcome(error),
                 status=call.reply.status if call.reply else None,
                 code=getattr(error, "code", None),
                 request_id=call.reply.request_id if call.reply else None,
@@ -431,74 +375,23 @@ class _Call:
         self.was_unsigned = False
         self.asked_for_keys = False
 
+    @property
+    def name(self) -> str:
+        return f"{self.method} {loggable(self.target)}"
+
+    def unanswered(self, fault: BaseException) -> WeChatPayError:
+        failure = unanswered(
+            self.name,
+            f"{fault_text(fault)} ({self.attempts} attempts)",
+            may_be_done=self.in_doubt and not self.is_read,
+            reply=self.reply,
+        )
+        failure.__cause__ = fault
+        return failure
+
 
 def _arriving(call: _Call, response: requests.Response) -> Iterator[bytes]:
     try:
         yield from chunks(response)
     except FAULTS as fault:
-        raise _unanswered(call, fault) from fault
-
-
-def _unanswered(call: _Call, fault: BaseException) -> WeChatPayError:
-    what = f"{call.method} {_loggable(call.target)}: {fault_text(fault)} ({call.attempts} attempts)"
-    failure: WeChatPayError
-    if call.is_read or not call.in_doubt:
-        failure = TransportError(f"{what}; nothing was done, repeat it")
-    else:
-        failure = OutcomeUnknownError(
-            f"{what}; it was sent and may have been done: query before you act",
-            request_id=call.reply.request_id if call.reply else None,
-            status=call.reply.status if call.reply else None,
-        )
-    failure.__cause__ = fault
-    return failure
-
-
-def _unknown(call: _Call, cause: ApiError | SignatureError) -> OutcomeUnknownError:
-    reply = call.reply
-    failure = OutcomeUnknownError(
-        f"{call.method} {_loggable(call.target)} was sent and may have been done: {cause}; "
-        "query before you act",
-        status=reply.status if reply else None,
-        code=cause.code if isinstance(cause, ApiError) else None,
-        request_id=reply.request_id if reply else None,
-    )
-    failure.__cause__ = cause
-    return failure
-
-
-def _said(reply: Reply) -> tuple[str, str, dict[str, Any] | None]:
-    try:
-        said = msgspec.json.decode(reply.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        said = None
-    said = said if isinstance(said, dict) else {}
-    code, message, detail = said.get("code"), said.get("message"), said.get("detail")
-    if not isinstance(message, str) or not message:
-        is_redirect = reply.status < HTTPStatus.BAD_REQUEST
-        message = "redirects are not followed" if is_redirect else "the answer says no more"
-    return (
-        code if isinstance(code, str) and code else f"HTTP_{reply.status}",
-        message,
-        detail if isinstance(detail, dict) else None,
-    )
-
-
-def _outcome(error: BaseException | None) -> str:
-    for kind, outcome in _OUTCOMES:
-        if isinstance(error, kind):
-            return outcome
-    return "ok" if error is None else "failed"
-
-
-_OUTCOMES = (
-    (ApiError, "refused"),
-    (SignatureError, "unverified"),
-    (OutcomeUnknownError, "unknown"),
-    (TransportError, "unreachable"),
-)
-
-
-def _loggable(target: str) -> str:
-    # Queries carry tokens; some paths carry an openid.
-    return re.sub("/o[0-9A-Za-z_-]{27}(?=/|$)", "/***", target.partition("?")[0])
+        raise call.unanswered(fault) from fault

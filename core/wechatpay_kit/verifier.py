@@ -30,6 +30,7 @@ __all__ = [
     "PUBLIC_KEY_PREFIX",
     "KeyRing",
     "VerificationKey",
+    "normal_serial",
     "signed_bytes",
     "verify",
 ]
@@ -96,8 +97,9 @@ def check_clock(signed: SignedHeaders, now: datetime) -> None:
     if abs(skew) > MAX_SKEW:
         raise _refusal(
             "clock",
-            f"timestamp {signed.timestamp} is {skew:+d} s from this clock, more than {MAX_SKEW}; "
-            "a stale or replayed message, or this machine's clock is wrong",
+            f"timestamp {signed.timestamp} is {abs(skew)} s {'behind' if skew > 0 else 'ahead of'}"
+            f" this clock, more than {MAX_SKEW}; a stale or replayed message, or this machine's "
+            "clock is wrong",
             signed.serial,
         )
 
@@ -166,7 +168,7 @@ class KeyRing:
 
     def add(self, *keys: VerificationKey) -> None:
         """Hold these keys too; keys already held stay."""
-        self._keys = self._keys | {_normal(key.serial): key for key in keys}
+        self._keys = self._keys | {normal_serial(key.serial): key for key in keys}
 
     @property
     def serials(self) -> tuple[str, ...]:
@@ -174,7 +176,7 @@ class KeyRing:
 
     def get(self, serial: str, now: datetime) -> VerificationKey:
         """The key of that serial; :class:`SignatureError` if it is not held or has expired."""
-        key = self._keys.get(_normal(serial))
+        key = self._keys.get(normal_serial(serial))
         if key is None:
             held = ", ".join(self.serials) or "none"
             raise _refusal("unknown_key", f"no key for serial {serial}; held: {held}", serial)
@@ -204,7 +206,8 @@ def _refusal(reason: SignatureReason, message: str, serial: str | None = None) -
     return SignatureError(message, reason=reason, serial=serial)
 
 
-def _normal(serial: str) -> str:
+def normal_serial(serial: str) -> str:
+    """A serial as it is compared: without regard to case and leading zeros."""
     return serial.upper().lstrip("0")
 
 

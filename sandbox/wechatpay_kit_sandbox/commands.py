@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import click
 from .environment import shell_lines
 from .server import Sandbox
 
-__all__ = ["sandbox"]
+__all__ = ["demo", "sandbox"]
 
 DEFAULT_PORT = 8920
 
@@ -53,6 +54,21 @@ def sandbox(port: int, host: str, notify_url: str | None, env_file: Path | None)
         server.stop()
 
 
+@click.command()
+@click.option("--notify-url", help="Deliver here instead of to the demo's shop, to see it fail.")
+def demo(notify_url: str | None) -> None:
+    """Tell the whole story on this machine: order, payment, notification, refund, bill."""
+    from .demo import StoryError, tell  # noqa: PLC0415 - the sandbox command does not pay for it
+
+    try:
+        tell(_say, notify_url=notify_url)
+    except StoryError as error:
+        _say(f"\nThis did not happen: {error}", err=True)
+        sys.exit(1)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from None
+
+
 def _introduce(server: Sandbox, env_file: Path | None) -> None:
     click.echo(f"# WeChat Pay sandbox at {server.base_url} (Ctrl-C stops it and forgets all)\n")
     try:
@@ -87,3 +103,14 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _say(line: str, *, err: bool = False) -> None:
+    """Echo, in ASCII where the output cannot show more."""
+    encoding = (sys.stderr if err else sys.stdout).encoding or "ascii"
+    try:
+        line.encode(encoding)
+    except UnicodeEncodeError:
+        line = line.replace("¥", "CNY ").replace("…", "...")
+        line = line.encode("ascii", "backslashreplace").decode()
+    click.echo(line, err=err)

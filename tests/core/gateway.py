@@ -15,7 +15,7 @@ import struct
 import threading
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -69,10 +69,10 @@ class Gateway:
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.host = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.url = f"{'https' if tls else 'http'}://{self.host}"
 
-    def __enter__(self) -> Gateway:
+    def __enter__(self) -> Self:
         self._start(self._accept)
         return self
 
@@ -206,4 +206,4 @@ def closed_port():
     """An address where nobody listens, and nobody else can."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        yield "http://127.0.0.1:%d" % sock.getsockname()[1]
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"

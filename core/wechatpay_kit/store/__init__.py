@@ -36,7 +36,9 @@ class Fact(Protocol):
 
     ``key`` names what is settled and ``fingerprint`` the fact about it. Facts with one
     ``subject`` are never worked on at the same time. ``at`` is when it happened, by WeChat Pay's
-    word; ``reason`` is set for conflicts. ``record`` is written when the claim is completed.
+    word where it gives one; a fact without a time is *expired* once anything was purged.
+    ``reason`` is set for conflicts. ``record`` is written when the claim is completed; an open
+    conflict about the same fact, under ``conflict_key``, is done with it.
     """
 
     @property
@@ -47,6 +49,8 @@ class Fact(Protocol):
     def fingerprint(self) -> str: ...
     @property
     def subject(self) -> str: ...
+    @property
+    def conflict_key(self) -> str: ...
     @property
     def out_trade_no(self) -> str | None: ...
     @property
@@ -140,8 +144,12 @@ class Store(Protocol):
     def unsettled(self, mchid: str) -> list[Unsettled]:
         """Facts that were claimed and not completed, the oldest first; not those in work."""
 
-    def purge(self, before: datetime) -> int:
-        """Forget facts done before; they are *expired* from then on, never fresh. The number."""
+    def purge(self, mchid: str, before: datetime) -> int:
+        """Forget a merchant's facts done before; return how many.
+
+        They are *expired* from then on, never fresh. All that concerns one order goes together,
+        or stays as long as something about it is unsettled or was a conflict.
+        """
 
     def close(self) -> None:
         """Close this process's connections; the next use opens them again."""

@@ -30,10 +30,12 @@ class LeaseKeeper(Generic[C]):
         self._due: dict[C, float] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._is_closing = False
 
     @contextmanager
     def keeping(self, claim: C) -> Iterator[None]:
         with self._changed:
+            self._is_closing = False
             self._due[claim] = time.monotonic() + self._interval
             if self._thread is None:
                 self._thread = threading.Thread(
@@ -46,6 +48,12 @@ class LeaseKeeper(Generic[C]):
             with self._changed:
                 self._due.pop(claim, None)
                 self._changed.notify()
+
+    def close(self) -> None:
+        """Let the thread end now rather than after a while without work."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
 
     def _run(self) -> None:
         while (claim := self._next()) is not None:
@@ -64,7 +72,8 @@ class LeaseKeeper(Generic[C]):
         with self._changed:
             while True:
                 if not self._due:
-                    self._changed.wait(self._interval)
+                    if not self._is_closing:
+                        self._changed.wait(self._interval)
                     if not self._due:
                         self._thread = None
                         return None

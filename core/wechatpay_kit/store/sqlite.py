@@ -14,9 +14,10 @@ import sqlite3
 import time
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wechatpay_kit.errors import ConfigError, LeaseLostError, StoreBusyError
+from wechatpay_kit.errors import ConfigError, LeaseLostError, StoreBusyError, StoreError
 from wechatpay_kit.records import RefundRecord, Unsettled
 
 from . import ClaimOutcome
@@ -34,7 +35,6 @@ from .sqlite_records import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from . import Claim, Fact
 
@@ -67,8 +67,21 @@ CREATE TABLE claims (
 CREATE INDEX claims_by_subject ON claims (subject);
 CREATE INDEX claims_by_order ON claims (mchid, out_trade_no);
 CREATE INDEX claims_open ON claims (state) WHERE state <> 'done';
-CREATE TABLE memory (purged_before REAL NOT NULL);
-INSERT INTO memory VALUES (0);
+CREATE TABLE memory (
+    mchid TEXT PRIMARY KEY,
+    purged_before REAL NOT NULL     -- Unix seconds
+) WITHOUT ROWID;
+"""
+
+_PURGE_CLAIMS = """
+DELETE FROM claims AS old WHERE mchid = :mchid AND state = 'done' AND reason IS NULL
+    AND done_at < :horizon AND fact_at < :horizon
+    AND NOT EXISTS (
+        SELECT 1 FROM claims AS kept
+        WHERE kept.mchid = old.mchid AND kept.out_trade_no = old.out_trade_no
+        AND NOT (kept.state = 'done' AND kept.reason IS NULL
+                 AND kept.done_at < :horizon AND kept.fact_at < :horizon)
+    )
 """
 
 # How far a refund has come; a status that is no step forward is a duplicate.
@@ -97,10 +110,12 @@ class SqliteStore(SqliteRecords):
                 f"SqliteStore needs SQLite 3.35 or newer; this Python has {sqlite3.sqlite_version}"
             )
         name = os.fspath(path)
-        if not name or ":memory:" in name:
+        if not name or ":memory:" in name or name.startswith("file:"):
             raise ConfigError("SqliteStore needs a file: money must outlive the process")
         schema = RECORDS_SCHEMA + _CLAIMS_SCHEMA
-        super().__init__(SqliteFile(name, schema, _SCHEMA_VERSION, wait.total_seconds()))
+        super().__init__(
+            SqliteFile(str(Path(name).absolute()), schema, _SCHEMA_VERSION, wait.total_seconds())
+        )
         self._lease = lease.total_seconds()
         self._max_hold = max_hold.total_seconds()
         self._wait = wait.total_seconds()
@@ -127,7 +142,10 @@ class SqliteStore(SqliteRecords):
             try:
                 yield claim
             except BaseException as error:
-                self._release(claim, error)
+                try:
+                    self._release(claim, error)
+                except StoreError as lost:  # what was raised first says more
+                    error.add_note(f"and its claim was not released: {lost}; its lease will end")
                 raise
             self._complete(claim, fact, now)
 
@@ -156,27 +174,26 @@ class SqliteStore(SqliteRecords):
             if not self._is_held(row)
         ]
 
-    def purge(self, before: datetime) -> int:
+    def purge(self, mchid: str, before: datetime) -> int:
         horizon = before.timestamp()
         with self._file.writing() as connection:
             connection.execute(
-                "UPDATE memory SET purged_before = max(purged_before, ?)", (horizon,)
+                "INSERT INTO memory VALUES (?, ?) ON CONFLICT (mchid)"
+                " DO UPDATE SET purged_before = max(purged_before, excluded.purged_before)",
+                (mchid, horizon),
             )
-            forgotten = connection.execute(
-                "DELETE FROM claims WHERE state = 'done' AND reason IS NULL"
-                " AND done_at < ? AND fact_at < ?",
-                (horizon, horizon),
-            ).rowcount
+            forgotten = connection.execute(_PURGE_CLAIMS, {"mchid": mchid, "horizon": horizon})
             for table in ("orders", "refunds"):
                 connection.execute(
-                    f"DELETE FROM {table} WHERE settled_at < ?"  # noqa: S608 - names from above
+                    f"DELETE FROM {table} WHERE mchid = ? AND settled_at < ?"  # noqa: S608 - names from above
                     f" AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.mchid = {table}.mchid"
                     f" AND claims.out_trade_no = {table}.out_trade_no)",
-                    (horizon,),
+                    (mchid, horizon),
                 )
-        return int(forgotten)
+            return int(forgotten.rowcount)
 
     def close(self) -> None:
+        self._keeper.close()
         self._file.close()
 
     def __repr__(self) -> str:
@@ -210,6 +227,12 @@ class SqliteStore(SqliteRecords):
             row = _row(connection, fact.key)
             outcome = self._outcome(connection, fact, row, since)
             if outcome is not ClaimOutcome.FRESH:
+                if outcome is ClaimOutcome.DONE and row is not None:  # overtaken: not due again
+                    connection.execute(
+                        "UPDATE claims SET state = 'done', done_at = coalesce(done_at, ?)"
+                        " WHERE key = ?",
+                        (now.timestamp(), fact.key),
+                    )
                 return _SqliteClaim(self, fact.key, outcome, row)
             moment = self._now()
             connection.execute(
@@ -231,7 +254,7 @@ class SqliteStore(SqliteRecords):
                 ),
             )
             row = _row(connection, fact.key)
-        return _SqliteClaim(self, fact.key, outcome, row, keep_until=moment + longest)
+        return _SqliteClaim(self, fact.key, outcome, row, moment + longest, patience)
 
     def _outcome(
         self,
@@ -243,13 +266,13 @@ class SqliteStore(SqliteRecords):
         if row is None:
             if _is_expired(connection, fact, since):
                 return ClaimOutcome.EXPIRED
-            if _is_superseded(connection, fact):
-                return ClaimOutcome.DONE
         elif self._is_held(row):
             return ClaimOutcome.BUSY
         elif row["fingerprint"] != fact.fingerprint:
             return ClaimOutcome.CONFLICT
         elif row["state"] == "done":
+            return ClaimOutcome.DONE
+        if _is_superseded(connection, fact):
             return ClaimOutcome.DONE
         neighbours = connection.execute(
             "SELECT * FROM claims WHERE subject = ? AND key <> ?", (fact.subject, fact.key)
@@ -270,13 +293,18 @@ class SqliteStore(SqliteRecords):
 
     def _complete_plugin(self, claim: _SqliteClaim, name: str) -> None:
         completed = claim.completed | {name}
-        with self._file.writing() as connection:
+        with self._file.writing(claim.patience) as connection:
             self._update_owned(connection, claim, "completed = ?", json.dumps(sorted(completed)))
         claim.completed = completed
 
     def _complete(self, claim: _SqliteClaim, fact: Fact, now: datetime) -> None:
-        with self._file.writing() as connection:
+        with self._file.writing(claim.patience) as connection:
             self._update_owned(connection, claim, "state = 'done', done_at = ?", now.timestamp())
+            connection.execute(
+                "UPDATE claims SET state = 'done', done_at = ?"
+                " WHERE key = ? AND lease_until <= ? AND state <> 'done'",
+                (now.timestamp(), fact.conflict_key, self._now()),
+            )
             write_settled(connection, fact.record)
 
     def _update_owned(
@@ -296,7 +324,7 @@ class SqliteStore(SqliteRecords):
 
     def _release(self, claim: _SqliteClaim, error: BaseException) -> None:
         cause = error.__cause__ or error
-        with self._file.writing() as connection:
+        with self._file.writing(claim.patience) as connection:
             connection.execute(
                 "UPDATE claims SET state = 'released', lease_until = 0, last_error = ?"
                 " WHERE key = ? AND fence = ? AND state = 'held'",
@@ -310,9 +338,10 @@ class SqliteStore(SqliteRecords):
         with self._file.writing() as connection:
             return bool(
                 connection.execute(
+                    # A lease that ended stays ended: a successor may be at its subject already.
                     "UPDATE claims SET lease_until = ? WHERE key = ? AND fence = ?"
-                    " AND state = 'held'",
-                    (min(moment + self._lease, claim.keep_until), claim.key, claim.fence),
+                    " AND state = 'held' AND lease_until > ?",
+                    (min(moment + self._lease, claim.keep_until), claim.key, claim.fence, moment),
                 ).rowcount
             )
 
@@ -325,9 +354,10 @@ class _SqliteClaim:
         outcome: ClaimOutcome,
         row: sqlite3.Row | None,
         keep_until: float = 0.0,
+        patience: float | None = None,
     ) -> None:
         self._store, self.key, self.outcome = store, key, outcome
-        self.keep_until = keep_until
+        self.keep_until, self.patience = keep_until, patience
         self.fence: int | None = row["fence"] if row else None
         self.attempt: int = row["attempts"] if row else 1
         self.recorded: str | None = row["fingerprint"] if row else None
@@ -346,10 +376,14 @@ def _row(connection: sqlite3.Connection, key: str) -> sqlite3.Row | None:
 
 
 def _is_expired(connection: sqlite3.Connection, fact: Fact, since: datetime | None) -> bool:
-    horizon = connection.execute("SELECT purged_before FROM memory").fetchone()[0]
-    if since is not None:
-        horizon = max(horizon, since.timestamp())
-    return fact.at is not None and fact.at.timestamp() < horizon
+    row = connection.execute(
+        "SELECT purged_before FROM memory WHERE mchid = ?", (fact.mchid,)
+    ).fetchone()
+    purged_before = row["purged_before"] if row else None
+    if fact.at is None:
+        return purged_before is not None
+    horizons = (purged_before, as_seconds(since))
+    return any(fact.at.timestamp() < horizon for horizon in horizons if horizon is not None)
 
 
 def _is_superseded(connection: sqlite3.Connection, fact: Fact) -> bool:

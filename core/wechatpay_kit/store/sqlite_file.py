@@ -70,6 +70,10 @@ class SqliteFile:
         """Close this process's idle connections."""
         self.pool.close()
 
+    def forget_pools(self) -> None:
+        """In a fork's child: what it inherited is its parent's."""
+        self._pools = {}
+
     @property
     def pool(self) -> _Pool:
         """This process's connections; a fork's child has none of its parent's."""
@@ -128,7 +132,7 @@ class SqliteFile:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:  # SQLite's integers have 64 bits
             if _is_busy(error):
                 raise StoreBusyError(
                     f"{self.path} is locked by another process; come again"
@@ -143,12 +147,14 @@ class _Pool:
         self.writer = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._in_use = 0
+        self._is_forking = False
         self._gate = threading.Condition()
 
     @contextmanager
     def connection(self, connect: Callable[[], sqlite3.Connection]) -> Iterator[sqlite3.Connection]:
         """An idle connection or a new one; one that an error went through is not used again."""
         with self._gate:
+            self._gate.wait_for(lambda: not self._is_forking)
             self._in_use += 1
             connection = self._idle.pop() if self._idle else None
         try:
@@ -173,10 +179,13 @@ class _Pool:
     def before_fork(self) -> None:
         """SQLite's locks do not survive a fork: fork with nothing open, and let nothing open."""
         self._gate.acquire()
+        self._is_forking = True
         self._gate.wait_for(lambda: not self._in_use, timeout=_FORK_PATIENCE)
         self._close_idle()
 
     def after_fork(self) -> None:
+        self._is_forking = False
+        self._gate.notify_all()
         self._gate.release()
 
     def _close_idle(self) -> None:
@@ -200,11 +209,17 @@ def _after_fork_in_parent() -> None:
         _forking.pop().after_fork()
 
 
+def _after_fork_in_child() -> None:
+    _forking.clear()
+    for file in list(_files):
+        file.forget_pools()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork,
         after_in_parent=_after_fork_in_parent,
-        after_in_child=_forking.clear,
+        after_in_child=_after_fork_in_child,
     )
 
 
@@ -223,5 +238,5 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _is_busy(error: sqlite3.Error) -> bool:
+def _is_busy(error: Exception) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
