@@ -45,8 +45,8 @@ def group(name: str) -> tuple[str, ...]:
 
 @nox.session(reuse_venv=True)
 def demo(session: nox.Session) -> None:
-    """The whole story on this machine: order, payment, notification, refund, bill."""
-    session.install(".[flask,sandbox]")
+    """Tell the whole story on this machine; `-- --adapter starlette` or `lambda` with another."""
+    session.install(".[flask,starlette,lambda,sandbox]")
     session.run("wechatpay-kit", "demo", *session.posargs)
 
 
@@ -112,7 +112,7 @@ def lower_bounds() -> Iterator[str]:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, side by side with the floor: ratios, not verdicts."""
-    session.install(".[all]")
+    session.install(".[all]", *group("bench"))
     for script in sorted((ROOT / "benchmarks").glob("*.py")):
         session.run("python", str(script))
 

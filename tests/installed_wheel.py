@@ -18,6 +18,17 @@ from pathlib import Path
 
 DISTRIBUTION = "wechatpay-kit"
 
+# What is not imported with its package; each works, or says by itself which extra it wants.
+LAZY = (
+    "wechatpay_kit:SqliteStore",
+    "wechatpay_kit:DynamoStore",
+    "wechatpay_kit.store.dynamodb:DynamoStore",
+    "wechatpay_kit_sandbox:Sandbox",
+    "wechatpay_kit_sandbox:generate_keys",
+    "wechatpay_kit_sandbox.testing:Deliveries",
+)
+SUITE = "wechatpay_kit_sandbox.testing.conformance"  # wants pytest, which is no extra's
+
 
 def main(installed: set[str]) -> list[str]:
     """What is wrong, a sentence each."""
@@ -27,7 +38,9 @@ def main(installed: set[str]) -> list[str]:
     if "all" in installed:
         missing = set()
         names += [module for package in names for module in modules_of(package)]
-    problems = [wrong_with_import(name, missing) for name in names]
+    names = [name for name in names if name != SUITE]
+    problems = [wrong_with_import(name, missing) for name in [*names, *LAZY]]
+    problems.append(wrong_with_suite())
     problems += [wrong_with_command(line, missing) for line in command_lines()]
     return [problem for problem in problems if problem]
 
@@ -50,9 +63,11 @@ def modules_of(package: str) -> list[str]:
 
 
 def wrong_with_import(name: str, missing: set[str]) -> str | None:
-    """A module imports, or says which of the extras that are missing it wants."""
+    """A module, or ``module:attribute``, imports; or says which missing extra it wants."""
+    module, _, attribute = name.partition(":")
     try:
-        importlib.import_module(name)
+        found = importlib.import_module(module)
+        getattr(found, attribute or "__name__")
     except ImportError as error:
         if named_extra(str(error)) in missing:
             print(f"  {name}: asks for its extra: {error}")
@@ -60,6 +75,14 @@ def wrong_with_import(name: str, missing: set[str]) -> str | None:
         return f"import {name}: {error!r} names none of the missing extras {sorted(missing)}"
     print(f"  {name}: imports")
     return None
+
+
+def wrong_with_suite() -> str | None:
+    try:
+        importlib.import_module(SUITE)
+    except ImportError as error:
+        return None if "pip install pytest" in str(error) else f"import {SUITE}: {error!r}"
+    return f"{SUITE} imports where there is no pytest"
 
 
 def wrong_with_command(arguments: list[str], missing: set[str]) -> str | None:

@@ -64,6 +64,7 @@ from .verifier import KeyRing, VerificationKey
 if TYPE_CHECKING:
     from .bills import BillRow
     from .client import Client, TradeBill
+    from .store.dynamodb import DynamoStore
     from .store.sqlite import SqliteStore
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "ConflictEvent",
     "DecryptError",
     "DuplicateEvent",
+    "DynamoStore",
     "Event",
     "ExpectedOrder",
     "FrequencyLimitedError",
@@ -135,6 +137,7 @@ __all__ = [
 _HEAVY = {
     "BillRow": ".bills",
     "Client": ".client",
+    "DynamoStore": ".store.dynamodb",
     "SqliteStore": ".store.sqlite",
     "TradeBill": ".client",
 }

@@ -7,30 +7,24 @@
         kit.create_order(...)
         sandbox.pay("T10001")
 
-Needs the extra ``sandbox``; without it, importing this package says so.
+:class:`Sandbox` needs the extra ``sandbox``, and says so where it is missing. The rest is imported
+when it is first used: :mod:`wechatpay_kit_sandbox.testing`, for a shop's own tests and for who
+writes an adapter, needs no server.
 """
 
 from __future__ import annotations
 
-try:
-    import starlette as _starlette  # noqa: F401 - asked for here so that its absence is explained
-    import uvicorn as _uvicorn  # noqa: F401 - the same
-except ModuleNotFoundError as error:
-    if error.name not in {"starlette", "uvicorn"}:
-        raise
-    raise ImportError(
-        f"the sandbox needs {error.name}, which is not installed: "
-        "pip install 'wechatpay-kit[sandbox]'",
-        name=error.name,
-    ) from None
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from .delivery import Delivery
-from .errors import ControlError
-from .gateway import Payment
-from .keys import Keys, generate_keys
-from .notifications import Attempt, Notification
-from .server import Sandbox
-from .state import Order, Refund
+if TYPE_CHECKING:
+    from .delivery import Delivery
+    from .errors import ControlError
+    from .gateway import Payment
+    from .keys import Keys, generate_keys
+    from .notifications import Attempt, Notification
+    from .server import Sandbox
+    from .state import Order, Refund
 
 __all__ = [
     "Attempt",
@@ -44,3 +38,22 @@ __all__ = [
     "Sandbox",
     "generate_keys",
 ]
+
+_HOMES = {
+    "Attempt": ".notifications",
+    "ControlError": ".errors",
+    "Delivery": ".delivery",
+    "Keys": ".keys",
+    "Notification": ".notifications",
+    "Order": ".state",
+    "Payment": ".gateway",
+    "Refund": ".state",
+    "Sandbox": ".server",
+    "generate_keys": ".keys",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

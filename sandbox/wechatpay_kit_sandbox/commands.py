@@ -55,13 +55,20 @@ def sandbox(port: int, host: str, notify_url: str | None, env_file: Path | None)
 
 
 @click.command()
+@click.option(
+    "--adapter",
+    type=click.Choice(["flask", "starlette", "lambda"]),
+    default="flask",
+    show_default=True,
+    help="What the shop receives with.",
+)
 @click.option("--notify-url", help="Deliver here instead of to the demo's shop, to see it fail.")
-def demo(notify_url: str | None) -> None:
+def demo(adapter: str, notify_url: str | None) -> None:
     """Tell the whole story on this machine: order, payment, notification, refund, bill."""
     from .demo import StoryError, tell  # noqa: PLC0415 - the sandbox command does not pay for it
 
     try:
-        tell(_say, notify_url=notify_url)
+        tell(_say, adapter=adapter, notify_url=notify_url)
     except StoryError as error:
         _say(f"\nThis did not happen: {error}", err=True)
         sys.exit(1)

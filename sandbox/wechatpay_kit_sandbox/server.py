@@ -10,7 +10,17 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-import uvicorn
+try:
+    import starlette as _starlette  # noqa: F401 - asked for here so that its absence is explained
+    import uvicorn
+except ModuleNotFoundError as error:
+    if error.name not in {"starlette", "uvicorn"}:
+        raise
+    raise ImportError(
+        f"the sandbox needs {error.name}, which is not installed: "
+        "pip install 'wechatpay-kit[sandbox]'",
+        name=error.name,
+    ) from None
 
 from .app import gateway_app
 from .environment import environment, write_env_file
@@ -21,9 +31,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
+    from starlette.types import ASGIApp
+
     from .gateway import GatewayOptions
 
-__all__ = ["Sandbox"]
+__all__ = ["AppServer", "Sandbox", "bound"]
 
 _START_LIMIT = 10.0  # seconds
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - named to be reached, not bound
@@ -49,8 +61,7 @@ class Sandbox(Gateway):
         self.notify_url = notify_url
         self._host = host
         self._port = port
-        self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
+        self._server: AppServer | None = None
 
     @property
     def base_url(self) -> str:
@@ -76,39 +87,19 @@ class Sandbox(Gateway):
         """Listen, and let the clock's tasks run. Raises ``OSError`` if the port is taken."""
         if self._server is not None:
             raise RuntimeError("the sandbox is running already")
-        listener = _bound(self._host, self._port)
+        listener = bound(self._host, self._port)
         self._port = listener.getsockname()[1]
-        self._server = _Server(
-            uvicorn.Config(
-                gateway_app(self),
-                http="h11",
-                loop="asyncio",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=8,
-                timeout_graceful_shutdown=1,
-            )
-        )
-        self._thread = threading.Thread(
-            target=self._server.run, args=([listener],), name="sandbox-server", daemon=True
-        )
-        self._thread.start()
-        if not self._server.is_up.wait(_START_LIMIT):
-            raise RuntimeError(f"the sandbox did not start within {_START_LIMIT:g} s")
+        self._server = AppServer(gateway_app(self), listener, "sandbox-server")
+        self._server.start()
         self.agenda.start()
         return self
 
     def stop(self) -> None:
         """Stop listening and delivering; state is gone with the object."""
         self.agenda.stop()
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
-            self._thread.join()
-            self._server = self._thread = None
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
         self.close()
 
     def __enter__(self) -> Self:
@@ -123,6 +114,41 @@ class Sandbox(Gateway):
         self.stop()
 
 
+class AppServer:
+    """An ASGI app behind a socket that is bound already, in a thread of its own."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket, name: str) -> None:
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http="h11",
+                loop="asyncio",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=8,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, args=([listener],), name=name, daemon=True
+        )
+
+    def start(self) -> None:
+        """Serve; raises ``RuntimeError`` where that does not begin within 10 s."""
+        self._thread.start()
+        if not self._server.is_up.wait(_START_LIMIT):
+            raise RuntimeError(f"the server did not start within {_START_LIMIT:g} s")
+
+    def stop(self) -> None:
+        """Answer what is under way, then stop; the socket is closed."""
+        self._server.should_exit = True
+        self._thread.join()
+
+
 class _Server(uvicorn.Server):
     """Says when it is up, so that nobody has to poll."""
 
@@ -135,7 +161,8 @@ class _Server(uvicorn.Server):
         self.is_up.set()
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that has its address (port 0: a free one) before anyone serves it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named, asyncio sets TCP_NODELAY; without, each answer waits for an ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -71,7 +71,7 @@ def alb_single(headers, body, *, method="POST", path=PATH, encoded=False) -> dic
 
 
 def alb_multi(headers, body, *, method="POST", path=PATH, encoded=False) -> dict[str, Any]:
-    many = multi(lower(headers).items())
+    many = multi((name.lower(), value) for name, value in headers)
     return alb(method, path) | {"multiValueHeaders": many} | carried(body, encoded=encoded)
 
 

@@ -545,15 +545,24 @@ def test_without_a_region_it_is_refused_at_once(monkeypatch):
     DynamoStore("wechatpay", region=REGION).close()
 
 
-def test_without_boto3_it_says_what_to_install():
-    code = (
-        "import sys; sys.modules['boto3'] = None\n"
-        "from wechatpay_kit.store import open_store\n"
-        "open_store('dynamodb://wechatpay')"
-    )
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("import wechatpay_kit.store.dynamodb", "ImportError: DynamoStore needs boto3"),
+        ("from wechatpay_kit import DynamoStore", "ImportError: DynamoStore needs boto3"),
+        (
+            "from wechatpay_kit.store import open_store; open_store('dynamodb://wechatpay')",
+            "ConfigError: STORE=dynamodb://wechatpay: DynamoStore needs boto3",
+        ),
+    ],
+    ids=["module", "name", "setting"],
+)
+@pytest.mark.parametrize("missing", ["boto3", "botocore"])
+def test_without_boto3_it_says_what_to_install(line, said, missing):
+    code = f"import sys; sys.modules[{missing!r}] = None\n{line}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "ConfigError: DynamoStore needs boto3: pip install" in done.stderr
+    assert f"{said}, which is not installed: pip install 'wechatpay-kit[dynamodb]'" in done.stderr
 
 
 def test_an_order_of_more_than_400_kb_is_refused(store):

@@ -81,6 +81,13 @@ TOLD = (
 )
 
 
+SHOPS = {
+    "flask": "a shop in Flask",
+    "starlette": "a shop in Starlette",
+    "lambda": "a shop with a Lambda handler",
+}
+
+
 def run(*arguments, **environment):
     """The command as the console script runs it."""
     return subprocess.run(
@@ -93,29 +100,30 @@ def run(*arguments, **environment):
     )
 
 
-def expected():
+def expected(adapter):
     return [
-        r"A sandbox of WeChat Pay and a shop in Flask, talking HTTP on this machine\.",
+        rf"A sandbox of WeChat Pay and {SHOPS[adapter]}, talking HTTP on this machine\.",
         *(line if isinstance(line, str) else rf" {{4}}{line[0]} +{line[1]}" for line in TOLD),
         r"All of it happened, each step checked, in \d+\.\d s\.",
     ]
 
 
-@pytest.fixture(scope="module")
-def done():
-    """One run, and how many seconds it took."""
+@pytest.fixture(scope="module", params=SHOPS)
+def done(request):
+    """One run with each adapter, and how many seconds it took."""
     began = time.monotonic()
-    done = run()
+    done = run("--adapter", request.param)
     done.seconds = time.monotonic() - began
+    done.adapter = request.param
     return done
 
 
-def test_the_whole_story_is_told(done):
+def test_the_same_story_is_told_with_each_adapter(done):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.seconds < 20
     told = [line for line in done.stdout.splitlines() if line]
-    assert len(told) == len(expected())
-    for line, pattern in zip(told, expected(), strict=True):
+    assert len(told) == len(expected(done.adapter))
+    for line, pattern in zip(told, expected(done.adapter), strict=True):
         assert re.fullmatch(pattern, line), (line, pattern)
 
 
@@ -138,6 +146,7 @@ def test_an_output_that_knows_only_ascii():
     done = run(PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.isascii()
+    assert SHOPS["flask"] in done.stdout  # who plays where no adapter is named
     assert "8800 fen (CNY 88.00)" in done.stdout
     assert "... (344 characters)" in done.stdout
 
@@ -177,6 +186,12 @@ def test_a_notification_to_the_wrong_page_of_a_shop(shared_sandbox):
         tell(lambda line: None, notify_url=f"{shared_sandbox.base_url}/nowhere")
 
 
+def test_an_adapter_that_there_is_not():
+    done = run("--adapter", "django")
+    assert done.returncode == 2
+    assert "'django' is not one of 'flask', 'starlette', 'lambda'" in done.stderr
+
+
 def test_a_setting_that_the_kit_refuses():
     done = run("--notify-url", "nonsense")
     assert done.returncode == 1
@@ -184,14 +199,20 @@ def test_a_setting_that_the_kit_refuses():
     assert "Traceback" not in done.stderr
 
 
-def test_without_flask_the_extra_is_named():
+@pytest.mark.parametrize(
+    ("adapter", "module", "extra"),
+    [("flask", "flask", "flask"), ("starlette", "anyio", "starlette")],
+)
+def test_without_its_extra_the_adapter_names_it(adapter, module, extra):
     code = (
-        "import sys; sys.modules['flask'] = None; sys.argv[1:] = ['demo']; "
+        f"import sys; sys.argv[1:] = ['demo', '--adapter', '{adapter}']\n"
+        "import wechatpay_kit_sandbox.server\n"  # which has anyio from Starlette
+        f"sys.modules['{module}'] = None\n"
         "from wechatpay_kit.cli import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "pip install 'wechatpay-kit[flask]'" in done.stderr
+    assert f"pip install 'wechatpay-kit[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -237,7 +258,8 @@ def test_a_step_that_is_not_as_told_breaks_the_story(monkeypatch, before, meddle
         tell(lambda line: None)
 
 
-def test_the_process_is_left_as_it_was(monkeypatch):
+@pytest.mark.parametrize("adapter", SHOPS)
+def test_the_process_is_left_as_it_was(monkeypatch, adapter):
     loggers = [logging.getLogger(name) for name in ("wechatpay_kit", "wechatpay_kit_sandbox")]
 
     def state():
@@ -251,7 +273,7 @@ def test_the_process_is_left_as_it_was(monkeypatch):
         for name, value in named.items():
             monkeypatch.setenv(name, value)
         before = state()
-        tell(lambda line: None)
+        tell(lambda line: None, adapter=adapter)
         assert state() == before
 
 

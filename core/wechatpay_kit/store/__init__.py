@@ -189,7 +189,12 @@ def _open_dynamodb(url: str) -> Store:
     parts = urlsplit(url)
     if not parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
         raise _unfit(url)
-    from .dynamodb import DynamoStore  # noqa: PLC0415 - boto3 is paid by who uses it
+    try:
+        from .dynamodb import DynamoStore  # noqa: PLC0415 - boto3 is paid by who uses it
+    except ImportError as error:
+        if error.name != "boto3":
+            raise
+        raise ConfigError(f"STORE={url}: {error}") from None
 
     return DynamoStore(parts.netloc)
 

@@ -35,7 +35,10 @@ try:
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("boto3", "botocore"):
         raise
-    raise ConfigError("DynamoStore needs boto3: pip install 'wechatpay-kit[dynamodb]'") from error
+    raise ImportError(
+        "DynamoStore needs boto3, which is not installed: pip install 'wechatpay-kit[dynamodb]'",
+        name="boto3",
+    ) from None
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

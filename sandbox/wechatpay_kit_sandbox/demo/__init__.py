@@ -14,6 +14,7 @@ from requests import RequestException
 from wechatpay_kit import WeChatPayError
 from wechatpay_kit_sandbox.errors import ControlError
 
+from .shops import DESCRIPTIONS
 from .stage import StoryError, captured_log, loopback_without_proxy, set_stage
 from .story import STORY
 
@@ -25,21 +26,25 @@ __all__ = ["StoryError", "tell"]
 _SHOWN = 56  # characters of a long value
 
 
-def tell(write: Callable[[str], None], *, notify_url: str | None = None) -> None:
+def tell(
+    write: Callable[[str], None], *, adapter: str = "flask", notify_url: str | None = None
+) -> None:
     """Tell the story to ``write``, a line a call; :class:`StoryError` at what did not happen.
 
-    ``notify_url`` is where the gateway delivers, instead of to the demo's own shop. Without Flask
-    ``ImportError`` names the extra that brings it.
+    ``adapter`` is who receives (``flask``, ``starlette``, ``lambda``); where its extra is missing
+    ``ImportError`` names it. ``notify_url`` is where the gateway delivers, instead of to the
+    demo's own shop.
     """
     began = time.monotonic()
     with ExitStack() as stack:
         log = stack.enter_context(captured_log())
         stack.enter_context(loopback_without_proxy())
         try:
-            stage = set_stage(stack, log, notify_url)
+            stage = set_stage(stack, log, adapter, notify_url)
         except (WeChatPayError, OSError) as error:
             raise StoryError(f"the stage could not be set: {error}") from error
-        write("A sandbox of WeChat Pay and a shop in Flask, talking HTTP on this machine.\n")
+        shop = DESCRIPTIONS[adapter]
+        write(f"A sandbox of WeChat Pay and {shop}, talking HTTP on this machine.\n")
         _write_lines(write, [("sandbox", stage.sandbox.base_url), ("shop", stage.shop_url)])
         for number, (title, step) in enumerate(STORY, 1):
             write(f"\n{number:2}. {title}")

@@ -1,7 +1,6 @@
-"""Who plays the story: a sandbox, a shop in Flask on a real socket, a plugin that listens.
+"""Who plays the story: a sandbox, a shop on a real socket, a plugin that listens.
 
-Knows sockets, folders and logs; knows nothing of what happens. The one module of the sandbox that
-imports an adapter, and only when the story is told.
+Knows sockets, folders and logs; knows nothing of what happens, nor of the shop's framework.
 """
 
 from __future__ import annotations
@@ -10,21 +9,21 @@ import logging
 import os
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import requests
 
-from wechatpay_kit import Kit, WeChatPayError, hookimpl
-from wechatpay_kit_sandbox.server import Sandbox
+from wechatpay_kit import Kit, hookimpl
+from wechatpay_kit_sandbox.server import Sandbox, bound
+
+from .shops import OPENID, ORDERS, PATH, SHOPS, TOTAL, Shop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import ExitStack
-
-    from flask import Flask
 
     from wechatpay_kit import Event
     from wechatpay_kit_sandbox.notifications import Notification
@@ -40,9 +39,6 @@ __all__ = [
     "loopback_without_proxy",
     "set_stage",
 ]
-
-TOTAL = 8800  # fen
-OPENID = "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"
 
 
 class StoryError(Exception):
@@ -61,10 +57,11 @@ class Stage:
     payment: dict[str, str]
     notification: Notification
 
-    def __init__(self, sandbox: Sandbox, kit: Kit, shop_url: str, folder: Path, log: _Log) -> None:
+    def __init__(
+        self, sandbox: Sandbox, kit: Kit, shop_url: str, folder: Path, log: _Log, told: _Told
+    ) -> None:
         self.sandbox, self.kit, self.shop_url, self.folder = sandbox, kit, shop_url, folder
-        self.log = log
-        self.told = _Told()
+        self.log, self.told = log, told
         self.http = requests.Session()
         self.http.trust_env = False  # a proxy from the environment has no way to loopback
         numbers = f"DEMO{sandbox.now():%Y%m%d%H%M%S}"
@@ -72,72 +69,36 @@ class Stage:
 
     def place(self, number: str) -> dict[str, Any]:
         """What the mini-program does: ask the shop for an order."""
-        answer = self.http.post(f"{self.shop_url}/orders", json={"number": number}, timeout=30)
+        answer = self.http.post(f"{self.shop_url}{ORDERS}", json={"number": number}, timeout=30)
         placed: dict[str, Any] = answer.json()
         check(answer.ok, f"the shop answered {answer.status_code}: {placed.get('error')}")
         return placed
 
 
-def set_stage(stack: ExitStack, log: _Log, notify_url: str | None) -> Stage:
+def set_stage(stack: ExitStack, log: _Log, adapter: str, notify_url: str | None) -> Stage:
     """Start sandbox and shop; ``stack`` stops them."""
-    from wechatpay_kit_flask import notify_blueprint  # noqa: PLC0415 - names its missing extra
-
-    app = _shop()
-    shop_url = stack.enter_context(_served(app))
-    sandbox = stack.enter_context(Sandbox(notify_url=notify_url or f"{shop_url}/wechatpay/notify"))
+    listener = stack.enter_context(bound("127.0.0.1", 0))
+    shop_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    sandbox = stack.enter_context(Sandbox(notify_url=notify_url or f"{shop_url}{PATH}"))
     leave_midnight_behind(sandbox)
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="wechatpay-kit-demo-")))
-    kit = Kit.from_env(environ=sandbox.environment(), store=f"sqlite:///{folder / 'shop.db'}")
-    stack.callback(kit.close)
-    stage = Stage(sandbox, kit, shop_url, folder, log)
-    stack.callback(stage.http.close)
-    kit.register(stage.told)
-    app.extensions["kit"] = kit
-    app.register_blueprint(notify_blueprint(kit), url_prefix="/wechatpay")
-    return stage
+    told = _Told()
 
-
-def _shop() -> Flask:
-    """A shop's web app, but for the address of its notifications: a way to order."""
-    from flask import Flask, current_app, request  # noqa: PLC0415 - the sandbox itself needs none
-
-    app = Flask("demo_shop")
-
-    @app.post("/orders")
-    def place() -> dict[str, object]:
-        order = current_app.extensions["kit"].create_order(
-            out_trade_no=request.get_json()["number"],
-            total=TOTAL,
-            description="Plush QQ",
-            openid=OPENID,
+    def make_kit(*, receive_only: bool = False) -> Kit:
+        kit = Kit.from_env(
+            environ=sandbox.environment(),
+            plugins=[told],
+            store=f"sqlite:///{folder / 'shop.db'}",
+            receive_only=receive_only,
         )
-        return {"out_trade_no": order.out_trade_no, "payment": order.request_payment()}
+        stack.callback(kit.close)
+        return kit
 
-    @app.errorhandler(WeChatPayError)
-    def refused(error: WeChatPayError) -> tuple[dict[str, str], int]:
-        return {"error": str(error)}, 502
-
-    return app
-
-
-@contextmanager
-def _served(app: Flask) -> Iterator[str]:
-    """The app behind a real socket, without a line of log for each request; its address."""
-    from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415 - as above
-
-    class Quiet(WSGIRequestHandler):
-        def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - its name
-            pass
-
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
-    thread = Thread(target=server.serve_forever, args=(0.02,), name="demo-shop")
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    kit = make_kit()
+    stage = Stage(sandbox, kit, shop_url, folder, log, told)
+    stack.callback(stage.http.close)
+    stack.enter_context(SHOPS[adapter](Shop(kit, partial(make_kit, receive_only=True)), listener))
+    return stage
 
 
 def leave_midnight_behind(sandbox: Sandbox) -> None:
