@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
     from .signer import Signer
 
-__all__ = ["OFFICIAL_BACKUP_URL", "OFFICIAL_HOSTS", "OFFICIAL_URL", "Merchant"]
+__all__ = [
+    "OFFICIAL_BACKUP_URL",
+    "OFFICIAL_HOSTS",
+    "OFFICIAL_URL",
+    "Merchant",
+    "plugin_names",
+]
 
 OFFICIAL_URL = "https://api.mch.weixin.qq.com"
 OFFICIAL_BACKUP_URL = "https://api2.mch.weixin.qq.com"
@@ -182,7 +188,7 @@ class Merchant:
             notify_url=value("notify_url"),
             base_url=base_url,
             backup_url=value("backup_url"),
-            plugins=[name.strip() for name in (value("plugins") or "").split(",") if name.strip()],
+            plugins=plugin_names(value("plugins")),
             store=store,
             sandbox_clock=value("sandbox_clock"),
             receive_only=receive_only,
@@ -251,7 +257,8 @@ class _Settings:
         self._problems.append(f"{self._name(field)} {rule}")
 
     def missing(self, field: str, example: str) -> None:
-        if not any(text.startswith(f"{self._name(field)} ") for text in self._problems):
+        named = tuple(f"{self._name(name)} " for name in (field, f"{field}_path"))
+        if not any(text.startswith(named) for text in self._problems):
             self.problem(field, f"is missing; for example {example}")
 
     def finish(self) -> None:
@@ -259,18 +266,24 @@ class _Settings:
             raise ConfigError(self._problems)
 
     def text(
-        self, field: str, value: str | None, pattern: str, example: str, *, needed: bool = True
+        self, field: str, value: object, pattern: str, example: str, *, needed: bool = True
     ) -> str:
         if not value:
             if needed:
                 self.missing(field, example)
             return ""
+        if not isinstance(value, str):
+            self.problem(field, f"must be text, like {example}; got {type(value).__name__}")
+            return ""
         if not re.fullmatch(pattern, value):
             self.problem(field, f"must match {pattern}, like {example}; got {value[:64]!r}")
         return value
 
-    def url(self, field: str, value: str | None) -> str | None:
+    def url(self, field: str, value: object) -> str | None:
         if not value:
+            return None
+        if not isinstance(value, str):
+            self.problem(field, f"must be text, like {OFFICIAL_URL}; got {type(value).__name__}")
             return None
         rule = (
             "must be an https:// address without user, query or fragment (http:// for loopback "
@@ -313,7 +326,7 @@ class _Settings:
             return Path(path).read_bytes()
         except OSError as error:
             self.problem(f"{field}_path", f"{path!r} cannot be read: {error.strerror}")
-            return b""
+            return None
 
     def apiv3_key(self, field: str, value: str | bytes | None, *, needed: bool) -> bytes:
         if not value:
@@ -384,6 +397,11 @@ class _Settings:
                 "must be PEM of one or more certificates, like -----BEGIN CERTIFICATE-----…",
             )
             return []
+
+
+def plugin_names(setting: str | None) -> list[str]:
+    """What ``PLUGINS`` lists, separated by commas."""
+    return [name.strip() for name in (setting or "").split(",") if name.strip()]
 
 
 def _is_official(url: str) -> bool:
