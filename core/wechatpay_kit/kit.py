@@ -203,8 +203,10 @@ class Kit:
         for spec in plugin_names(env.get(f"{prefix}PLUGINS")):
             problems += _problems_of(find_plugin, spec, name=f"{prefix}PLUGINS")
         address = env.get(f"{prefix}STORE")
-        if store is None and address and (merchant is None or merchant.is_official):
-            problems += _problems_of(open_store, address, name=f"{prefix}STORE")
+        if store is None and address:
+            is_sandbox = merchant is not None and not merchant.is_official
+            check = partial(open_store, may_be_relative=is_sandbox)
+            problems += _problems_of(check, address, name=f"{prefix}STORE")
         if problems or merchant is None:
             raise ConfigError(problems)
         return cls(merchant, store=store, **options)
@@ -400,7 +402,7 @@ class Kit:
         """
         now = self._business_clock()
         before = before or now - self._retention
-        if before.tzinfo is None or before > now - _PURGE_MARGIN:
+        if not _is_aware(before) or before > now - _PURGE_MARGIN:
             raise ParameterError(
                 "before",
                 "must be an aware datetime at least two days ago: what is purged never fires "
@@ -534,7 +536,12 @@ class Kit:
             raise ConfigError(
                 f"no store: set WECHATPAY_STORE or Kit(store=…), for example {_STORE_EXAMPLE}"
             )
-        return open_store(address or _SANDBOX_STORE, may_be_relative=not self.merchant.is_official)
+        try:
+            return open_store(
+                address or _SANDBOX_STORE, may_be_relative=not self.merchant.is_official
+            )
+        except ConfigError as error:
+            raise ConfigError([f"STORE {problem}" for problem in error.problems]) from None
 
 
 def _problems_of(check: Callable[[str], object], value: str, *, name: str) -> list[str]:
@@ -547,7 +554,7 @@ def _problems_of(check: Callable[[str], object], value: str, *, name: str) -> li
 
 def _check_options(
     order_lifetime: object,
-    settle_since: datetime | None,
+    settle_since: object,
     retention: object,
     connect_timeout: object,
     read_timeout: object,
@@ -555,7 +562,7 @@ def _check_options(
     problems = []
     if not isinstance(order_lifetime, timedelta) or order_lifetime <= timedelta(0):
         problems.append("order_lifetime must be a positive timedelta, like timedelta(minutes=30)")
-    if settle_since is not None and settle_since.tzinfo is None:
+    if settle_since is not None and not _is_aware(settle_since):
         problems.append("settle_since must be timezone-aware, like datetime.now(UTC)")
     if not isinstance(retention, timedelta) or retention < _PURGE_MARGIN:
         problems.append("retention must be a timedelta of two days or more, like the 400 it is")
@@ -564,6 +571,10 @@ def _check_options(
             problems.append(f"{name} must be a positive number of seconds, like 3.0")
     if problems:
         raise ConfigError(problems)
+
+
+def _is_aware(moment: object) -> bool:
+    return isinstance(moment, datetime) and moment.tzinfo is not None
 
 
 def _is_definite(error: ApiError) -> bool:

@@ -87,6 +87,11 @@ class Merchant:
         _read: _Settings | None = None,
     ) -> None:
         check = _read or _Settings(lambda field: field)
+        private_key = check.secret("private_key", private_key)
+        apiv3_key = check.secret("apiv3_key", apiv3_key)
+        apiv3_key_previous = check.secret("apiv3_key_previous", apiv3_key_previous)
+        public_key = check.secret("public_key", public_key)
+        platform_cert = check.secret("platform_cert", platform_cert)
         self.receive_only = receive_only
         self.mchid = check.text("mchid", mchid, r"[0-9]{1,32}", "1900000001")
         self.appid = check.text(
@@ -307,6 +312,12 @@ class _Settings:
             return None
         return value.rstrip("/")
 
+    def secret(self, field: str, value: object) -> str | bytes | None:
+        if value is None or isinstance(value, str | bytes):
+            return value
+        self.problem(field, f"must be text or bytes; got {type(value).__name__}")
+        return None
+
     def not_empty(self, field: str, value: str | None) -> str | None:
         if value is not None and not value.strip():
             self.problem(field, "is set but empty; set the secret or remove the variable")
@@ -367,19 +378,21 @@ class _Settings:
             return None
         return key
 
-    def public_key(self, key_id: str | None, pem: str | bytes | None) -> list[VerificationKey]:
+    def public_key(self, key_id: object, pem: str | bytes | None) -> list[VerificationKey]:
         if pem is None and key_id is None:
             return []
         if pem is None or key_id is None:
             missing = "public_key" if pem is None else "public_key_id"
             self.missing(missing, "both the id (PUB_KEY_ID_…) and the PEM of the public key")
             return []
-        if not re.fullmatch(rf"{PUBLIC_KEY_PREFIX}[0-9A-Za-z]{{1,53}}", key_id):
+        if not isinstance(key_id, str) or not re.fullmatch(
+            rf"{PUBLIC_KEY_PREFIX}[0-9A-Za-z]{{1,53}}", key_id
+        ):
             self.problem(
                 "public_key_id", "must look like PUB_KEY_ID_0000000000000024101100397200000006"
             )
         try:
-            return [VerificationKey.from_public_key(key_id, _bytes(pem))]
+            return [VerificationKey.from_public_key(str(key_id), _bytes(pem))]
         except (ValueError, UnsupportedAlgorithm):
             self.problem(
                 "public_key", "must be PEM of an RSA public key, like -----BEGIN PUBLIC KEY-----…"

@@ -228,7 +228,8 @@ class Settlement:
                 if unheard:  # a wrapper swallowed what they raised: money is not done by silence
                     raise HookError(
                         f"{kind.hook} did not complete in {', '.join(sorted(unheard))}, and a hook "
-                        f"wrapper hid why; {fact.key} will be tried again"
+                        f"wrapper hid why; {fact.key} will be tried again",
+                        transaction=told.get("transaction") or told.get("refund"),
                     )
         if claim.outcome is ClaimOutcome.CONFLICT:
             held = claim.recorded or ""
