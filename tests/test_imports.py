@@ -25,6 +25,7 @@ ORDER = (
     "errors",
     "log",
     "clocks",
+    "processes",
     "models",
     "limits",
     "signer",

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import secrets
 import string
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import quote, urlencode
 
 import msgspec
 
+from .clocks import wall_clock
 from .decryptor import decrypt_sensitive, encrypt_sensitive
 from .downloads import TradeBill
 from .drafts import Draft, OrderOptions, RefundDraft, RefundOptions, draft_order, draft_refund
@@ -38,7 +38,7 @@ from .verifier import KeyRing, VerificationKey, normal_serial, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from datetime import date
+    from datetime import date, datetime
     from typing import Unpack
 
     from .media import Upload
@@ -60,10 +60,6 @@ T = TypeVar("T")
 _ORDERS = "/v3/pay/transactions"
 _REFUNDS = "/v3/refund/domestic/refunds"
 _ALPHABET = string.ascii_letters + string.digits
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _random_nonce() -> str:
@@ -106,7 +102,7 @@ class Client:
         merchant: Merchant,
         *,
         keys: KeyRing | None = None,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = wall_clock,
         business_clock: Callable[[], datetime] | None = None,
         nonce: Callable[[], str] = _random_nonce,
         on_unknown_key: Callable[[], bool] | None = None,
@@ -203,6 +199,8 @@ class Client:
 
         ``appid`` must be the one that the order was placed with (default the merchant's).
         """
+        if not prepay_id:
+            raise ParameterError("prepay_id", "must be what placing the order answered", prepay_id)
         return request_payment(
             self.merchant.signer,
             appid=appid or self.merchant.appid,

@@ -6,11 +6,15 @@ a call learns about an order goes through settlement, so that a query settles as
 
 from __future__ import annotations
 
+import logging
+import os
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, Self
 
 import msgspec
 
+from . import log
 from .clocks import SandboxClock, wall_clock
 from .errors import (
     ApiError,
@@ -21,12 +25,13 @@ from .errors import (
     OrderPaidError,
     OutTradeNoUsedError,
     ParameterError,
+    StoreError,
     SystemUnavailableError,
     UnknownOrderError,
 )
-from .merchant import Merchant
+from .merchant import Merchant, plugin_names
 from .models import Refund, Transaction
-from .plugins import Plugins
+from .plugins import Plugins, find_plugin
 from .receiver import MAX_BODY, NotificationKeys, Receiver
 from .records import OrderRecord, RefundRecord
 from .refresher import KeyRefresher, Refresh
@@ -34,21 +39,28 @@ from .settlement import Outcome, Settlement, Terms
 from .store import Store, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import date
     from typing import Unpack
 
     from .client import Client, TradeBill
     from .clocks import Clock
     from .drafts import OrderOptions, RefundOptions
-    from .records import Unsettled
+    from .records import OrderState, Unsettled
 
 __all__ = ["Kit", "Order", "SettledRefund", "SettledTransaction"]
 
+P = ParamSpec("P")
+
 ORDER_LIFETIME = timedelta(minutes=30)
 RETENTION = timedelta(days=400)  # refunds are possible for a year
+_PURGE_MARGIN = timedelta(days=2)
 PREPAY_LIFETIME = timedelta(hours=2)
-_UNPLACED = ("placing", "refused")
+_ENDED: dict[str, tuple[type[ApiError], str]] = {
+    "paid": (OrderPaidError, "ORDERPAID"),
+    "closed": (OrderClosedError, "ORDER_CLOSED"),
+}
+_STORE_EXAMPLE = "sqlite:////var/lib/shop/wechatpay.db"
 _SANDBOX_STORE = "sqlite:///wechatpay-sandbox.db"
 
 
@@ -88,7 +100,8 @@ class Order:
         """Freshly signed parameters for ``wx.requestPayment``.
 
         Signs with the appid that the order was placed with. A prepay_id over two hours old is no
-        longer good: then the order is sent again, with the same bytes, for a new one.
+        longer good: then the order is sent again, with the same bytes, for a new one. Raises
+        :class:`OrderPaidError` or :class:`OrderClosedError` where the order has ended.
         """
         return self._kit._request_payment(self)  # noqa: SLF001 - one class in two parts
 
@@ -124,8 +137,7 @@ class Kit:
         connect_timeout: float = 3.0,
         read_timeout: float = 10.0,
     ) -> None:
-        if settle_since is not None and settle_since.tzinfo is None:
-            raise ConfigError("settle_since must be timezone-aware, like datetime.now(UTC)")
+        _check_options(order_lifetime, settle_since, retention, connect_timeout, read_timeout)
         self.merchant = merchant
         self.store = self._open_store(store)
         self._plugins = Plugins()
@@ -179,9 +191,26 @@ class Kit:
 
         ``options`` are those of :class:`Kit`.
         """
-        merchant = Merchant.from_env(
-            prefix, environ, receive_only=receive_only, needs_store=store is None
-        )
+        problems: list[str] = []
+        merchant = None
+        try:
+            merchant = Merchant.from_env(
+                prefix, environ, receive_only=receive_only, needs_store=store is None
+            )
+        except ConfigError as error:
+            problems += error.problems
+        env = os.environ if environ is None else environ
+        for spec in plugin_names(env.get(f"{prefix}PLUGINS")):
+            problems += _problems_of(find_plugin, spec, name=f"{prefix}PLUGINS")
+        address = env.get(f"{prefix}STORE")
+        if store is None and address:
+            is_sandbox = merchant is not None and not merchant.is_official
+            try:
+                store = open_store(address, may_be_relative=is_sandbox)
+            except ConfigError as error:
+                problems += [f"{prefix}STORE {problem}" for problem in error.problems]
+        if problems or merchant is None:
+            raise ConfigError(problems)
         return cls(merchant, store=store, **options)
 
     def register(self, plugin: object, *, name: str | None = None) -> str:
@@ -250,24 +279,23 @@ class Kit:
         if replaces is not None:
             _refuse_other(held, out_trade_no, draft.fingerprint)
             self.close_order(replaces)
-        held = self.store.add_order(
-            OrderRecord(
-                mchid=self.merchant.mchid,
-                out_trade_no=out_trade_no,
-                appid=draft.appid,
-                total=draft.total,
-                currency=draft.currency,
-                state="placing",
-                created_at=now,
-                expires_at=draft.time_expire,
-                notify_url=draft.notify_url,
-                body=draft.body,
-                serial=draft.serial,
-                fingerprint=draft.fingerprint,
-            )
+        record = OrderRecord(
+            mchid=self.merchant.mchid,
+            out_trade_no=out_trade_no,
+            appid=draft.appid,
+            total=draft.total,
+            currency=draft.currency,
+            state="placing",
+            created_at=now,
+            expires_at=draft.time_expire,
+            notify_url=draft.notify_url,
+            body=draft.body,
+            serial=draft.serial,
+            fingerprint=draft.fingerprint,
         )
+        held = self.store.add_order(record)
         _refuse_other(held, out_trade_no, draft.fingerprint)
-        return Order(self, self._place(held))
+        return Order(self, self._place(held, is_first=held is record))
 
     def order(self, out_trade_no: str) -> Order:
         """The order that this store holds; :class:`UnknownOrderError` where it holds none."""
@@ -324,41 +352,25 @@ class Kit:
         draft = self.client.draft_refund(
             out_refund_no=out_refund_no, refund=refund, total=total, **options
         )
-        held = self.store.add_refund(
-            RefundRecord(
-                mchid=self.merchant.mchid,
-                out_refund_no=out_refund_no,
-                refund=refund,
-                total=total,
-                state="placing",
-                created_at=self._business_clock(),
-                out_trade_no=options.get("out_trade_no"),
-                transaction_id=options.get("transaction_id"),
-                body=draft.body,
-                fingerprint=draft.fingerprint,
-            )
+        record = RefundRecord(
+            mchid=self.merchant.mchid,
+            out_refund_no=out_refund_no,
+            refund=refund,
+            total=total,
+            state="placing",
+            created_at=self._business_clock(),
+            out_trade_no=options.get("out_trade_no"),
+            transaction_id=options.get("transaction_id"),
+            body=draft.body,
+            fingerprint=draft.fingerprint,
         )
+        held = self.store.add_refund(record)
         _refuse_other(held, out_refund_no, draft.fingerprint)
-        if held.state == "refused":
-            self.store.refund_answered(msgspec.structs.replace(held, state="placing"))
-        try:
-            answer = self.client.send_refund(body=held.body)
-        except ApiError as error:
-            if held.state in _UNPLACED and _is_definite(error):
-                self.store.refund_answered(msgspec.structs.replace(held, state="refused"))
-            raise
-        self.store.refund_answered(
-            msgspec.structs.replace(
-                held,
-                state="accepted",
-                refund_id=answer.refund_id,
-                status=answer.status,
-                out_trade_no=answer.out_trade_no,
-                transaction_id=answer.transaction_id,
-            )
-        )
+        answer = self._send_refund(held, is_first=held is record)
         if self._plugins.listens("on_refund"):
-            self._settlement.refund(answer, Terms("query"), at=answer.create_time)
+            terms = Terms("query")
+            settle = partial(self._settlement.refund, at=answer.create_time)
+            self._note(out_refund_no, settle, answer, terms)
         return answer
 
     def query_refund(self, out_refund_no: str) -> SettledRefund:
@@ -390,7 +402,15 @@ class Kit:
         What is forgotten never fires again: such facts are *expired* from then on. Unsettled and
         conflicting ones are kept.
         """
-        before = before or self._business_clock() - self._retention
+        now = self._business_clock()
+        before = before or now - self._retention
+        if not _is_aware(before) or before > now - _PURGE_MARGIN:
+            raise ParameterError(
+                "before",
+                "must be an aware datetime at least two days ago: what is purged never fires "
+                "again, and WeChat Pay tells of a fact for a day",
+                before,
+            )
         return self.store.purge(self.merchant.mchid, before)
 
     def close(self) -> None:
@@ -402,7 +422,9 @@ class Kit:
     def __repr__(self) -> str:
         return f"Kit({self.merchant!r})"
 
-    def _place(self, held: OrderRecord) -> OrderRecord:
+    def _place(self, held: OrderRecord, *, is_first: bool = False) -> OrderRecord:
+        # Only what was never sent, or was refused whenever it was, can be known to be nowhere.
+        is_nowhere = is_first or held.state == "refused"
         if held.state == "refused":  # it may be taken this time, and the answer may be lost
             self._answered(held, "placing", None)
         try:
@@ -412,13 +434,54 @@ class Kit:
                 self._query_and_settle(out_trade_no=held.out_trade_no)
             raise
         except ApiError as error:
-            if held.state in _UNPLACED and _is_definite(error):
-                self._answered(held, "refused", None)
+            if is_nowhere and _is_definite(error):
+                self._note(held.out_trade_no, self._answered, held, "refused", None)
             raise
-        self._answered(held, "open", reply.prepay_id)
-        return self.store.order(held.mchid, held.out_trade_no) or held
+        self._note(held.out_trade_no, self._answered, held, "open", reply.prepay_id)
+        return msgspec.structs.replace(
+            held, state="open", prepay_id=reply.prepay_id, prepay_at=self._business_clock()
+        )
 
-    def _answered(self, held: OrderRecord, state: Any, prepay_id: str | None) -> None:
+    def _send_refund(self, held: RefundRecord, *, is_first: bool) -> Refund:
+        is_nowhere = is_first or held.state == "refused"
+        if held.state == "refused":
+            self.store.refund_answered(msgspec.structs.replace(held, state="placing"))
+        try:
+            answer = self.client.send_refund(body=held.body)
+        except ApiError as error:
+            if is_nowhere and _is_definite(error):
+                refused = msgspec.structs.replace(held, state="refused")
+                self._note(held.out_refund_no, self.store.refund_answered, refused)
+            raise
+        accepted = msgspec.structs.replace(
+            held,
+            state="accepted",
+            refund_id=answer.refund_id,
+            status=answer.status,
+            out_trade_no=answer.out_trade_no,
+            transaction_id=answer.transaction_id,
+        )
+        self._note(held.out_refund_no, self.store.refund_answered, accepted)
+        return answer
+
+    def _note(self, number: str, note: Callable[P, object], *args: P.args, **kw: P.kwargs) -> None:
+        """Record what WeChat Pay has answered, which stands whether or not the store can.
+
+        An error here would read as if nothing had been done. What is not noted stays *placing*,
+        which a repeat, a query or a notification puts right.
+        """
+        try:
+            note(*args, **kw)
+        except StoreError as error:
+            log.write(
+                logging.WARNING,
+                "unrecorded_answer",
+                number=number,
+                detail=str(error),
+                advice="the call was carried out; a repeat, a query or a notification notes it",
+            )
+
+    def _answered(self, held: OrderRecord, state: OrderState, prepay_id: str | None) -> None:
         self.store.order_answered(
             held.mchid,
             held.out_trade_no,
@@ -429,6 +492,9 @@ class Kit:
 
     def _request_payment(self, order: Order) -> dict[str, str]:
         record = order.record
+        if record.state in _ENDED:
+            kind, code = _ENDED[record.state]
+            raise kind(400, code, f"{order.out_trade_no} is {record.state}; nothing was signed")
         now = self._business_clock()
         if (
             record.prepay_id is None
@@ -461,14 +527,56 @@ class Kit:
 
     def _open_store(self, store: Store | str | None) -> Store:
         if store is not None and not isinstance(store, str):
+            if isinstance(store, os.PathLike):
+                raise ConfigError(
+                    f"store must be a Store or an address like {_STORE_EXAMPLE}; for a path "
+                    "say SqliteStore(path)"
+                )
             return store
         address = store or self.merchant.store
         if address is None and self.merchant.is_official:
             raise ConfigError(
-                "no store: set WECHATPAY_STORE or Kit(store=…), for example "
-                "sqlite:////var/lib/shop/wechatpay.db"
+                f"no store: set WECHATPAY_STORE or Kit(store=…), for example {_STORE_EXAMPLE}"
             )
-        return open_store(address or _SANDBOX_STORE, may_be_relative=not self.merchant.is_official)
+        try:
+            return open_store(
+                address or _SANDBOX_STORE, may_be_relative=not self.merchant.is_official
+            )
+        except ConfigError as error:
+            raise ConfigError([f"STORE {problem}" for problem in error.problems]) from None
+
+
+def _problems_of(check: Callable[[str], object], value: str, *, name: str) -> list[str]:
+    try:
+        check(value)
+    except ConfigError as error:
+        return [f"{name} {problem}" for problem in error.problems]
+    return []
+
+
+def _check_options(
+    order_lifetime: object,
+    settle_since: object,
+    retention: object,
+    connect_timeout: object,
+    read_timeout: object,
+) -> None:
+    problems = []
+    if not isinstance(order_lifetime, timedelta) or order_lifetime <= timedelta(0):
+        problems.append("order_lifetime must be a positive timedelta, like timedelta(minutes=30)")
+    if settle_since is not None and not _is_aware(settle_since):
+        problems.append("settle_since must be timezone-aware, like datetime.now(UTC)")
+    if not isinstance(retention, timedelta) or retention < _PURGE_MARGIN:
+        problems.append("retention must be a timedelta of two days or more, like the 400 it is")
+    for name, seconds in (("connect_timeout", connect_timeout), ("read_timeout", read_timeout)):
+        if not isinstance(seconds, int | float) or not seconds > 0:
+            problems.append(f"{name} must be a positive number of seconds, like 3.0")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _is_aware(moment: object) -> bool:
+    return isinstance(moment, datetime) and moment.tzinfo is not None
 
 
 def _is_definite(error: ApiError) -> bool:

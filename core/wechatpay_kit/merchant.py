@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
     from .signer import Signer
 
-__all__ = ["OFFICIAL_BACKUP_URL", "OFFICIAL_HOSTS", "OFFICIAL_URL", "Merchant"]
+__all__ = [
+    "OFFICIAL_BACKUP_URL",
+    "OFFICIAL_HOSTS",
+    "OFFICIAL_URL",
+    "Merchant",
+    "plugin_names",
+]
 
 OFFICIAL_URL = "https://api.mch.weixin.qq.com"
 OFFICIAL_BACKUP_URL = "https://api2.mch.weixin.qq.com"
@@ -81,6 +87,11 @@ class Merchant:
         _read: _Settings | None = None,
     ) -> None:
         check = _read or _Settings(lambda field: field)
+        private_key = check.secret("private_key", private_key)
+        apiv3_key = check.secret("apiv3_key", apiv3_key)
+        apiv3_key_previous = check.secret("apiv3_key_previous", apiv3_key_previous)
+        public_key = check.secret("public_key", public_key)
+        platform_cert = check.secret("platform_cert", platform_cert)
         self.receive_only = receive_only
         self.mchid = check.text("mchid", mchid, r"[0-9]{1,32}", "1900000001")
         self.appid = check.text(
@@ -182,7 +193,7 @@ class Merchant:
             notify_url=value("notify_url"),
             base_url=base_url,
             backup_url=value("backup_url"),
-            plugins=[name.strip() for name in (value("plugins") or "").split(",") if name.strip()],
+            plugins=plugin_names(value("plugins")),
             store=store,
             sandbox_clock=value("sandbox_clock"),
             receive_only=receive_only,
@@ -251,7 +262,8 @@ class _Settings:
         self._problems.append(f"{self._name(field)} {rule}")
 
     def missing(self, field: str, example: str) -> None:
-        if not any(text.startswith(f"{self._name(field)} ") for text in self._problems):
+        named = tuple(f"{self._name(name)} " for name in (field, f"{field}_path"))
+        if not any(text.startswith(named) for text in self._problems):
             self.problem(field, f"is missing; for example {example}")
 
     def finish(self) -> None:
@@ -259,18 +271,24 @@ class _Settings:
             raise ConfigError(self._problems)
 
     def text(
-        self, field: str, value: str | None, pattern: str, example: str, *, needed: bool = True
+        self, field: str, value: object, pattern: str, example: str, *, needed: bool = True
     ) -> str:
         if not value:
             if needed:
                 self.missing(field, example)
             return ""
+        if not isinstance(value, str):
+            self.problem(field, f"must be text, like {example}; got {type(value).__name__}")
+            return ""
         if not re.fullmatch(pattern, value):
             self.problem(field, f"must match {pattern}, like {example}; got {value[:64]!r}")
         return value
 
-    def url(self, field: str, value: str | None) -> str | None:
+    def url(self, field: str, value: object) -> str | None:
         if not value:
+            return None
+        if not isinstance(value, str):
+            self.problem(field, f"must be text, like {OFFICIAL_URL}; got {type(value).__name__}")
             return None
         rule = (
             "must be an https:// address without user, query or fragment (http:// for loopback "
@@ -294,6 +312,12 @@ class _Settings:
             return None
         return value.rstrip("/")
 
+    def secret(self, field: str, value: object) -> str | bytes | None:
+        if value is None or isinstance(value, str | bytes):
+            return value
+        self.problem(field, f"must be text or bytes; got {type(value).__name__}")
+        return None
+
     def not_empty(self, field: str, value: str | None) -> str | None:
         if value is not None and not value.strip():
             self.problem(field, "is set but empty; set the secret or remove the variable")
@@ -313,7 +337,7 @@ class _Settings:
             return Path(path).read_bytes()
         except OSError as error:
             self.problem(f"{field}_path", f"{path!r} cannot be read: {error.strerror}")
-            return b""
+            return None
 
     def apiv3_key(self, field: str, value: str | bytes | None, *, needed: bool) -> bytes:
         if not value:
@@ -354,19 +378,21 @@ class _Settings:
             return None
         return key
 
-    def public_key(self, key_id: str | None, pem: str | bytes | None) -> list[VerificationKey]:
+    def public_key(self, key_id: object, pem: str | bytes | None) -> list[VerificationKey]:
         if pem is None and key_id is None:
             return []
         if pem is None or key_id is None:
             missing = "public_key" if pem is None else "public_key_id"
             self.missing(missing, "both the id (PUB_KEY_ID_…) and the PEM of the public key")
             return []
-        if not re.fullmatch(rf"{PUBLIC_KEY_PREFIX}[0-9A-Za-z]{{1,53}}", key_id):
+        if not isinstance(key_id, str) or not re.fullmatch(
+            rf"{PUBLIC_KEY_PREFIX}[0-9A-Za-z]{{1,53}}", key_id
+        ):
             self.problem(
                 "public_key_id", "must look like PUB_KEY_ID_0000000000000024101100397200000006"
             )
         try:
-            return [VerificationKey.from_public_key(key_id, _bytes(pem))]
+            return [VerificationKey.from_public_key(str(key_id), _bytes(pem))]
         except (ValueError, UnsupportedAlgorithm):
             self.problem(
                 "public_key", "must be PEM of an RSA public key, like -----BEGIN PUBLIC KEY-----…"
@@ -384,6 +410,11 @@ class _Settings:
                 "must be PEM of one or more certificates, like -----BEGIN CERTIFICATE-----…",
             )
             return []
+
+
+def plugin_names(setting: str | None) -> list[str]:
+    """What ``PLUGINS`` lists, separated by commas."""
+    return [name.strip() for name in (setting or "").split(",") if name.strip()]
 
 
 def _is_official(url: str) -> bool:

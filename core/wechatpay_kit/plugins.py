@@ -11,7 +11,6 @@ import functools
 import importlib
 import inspect
 import logging
-import os
 import sys
 import threading
 import time
@@ -24,12 +23,13 @@ import pluggy
 from . import log
 from .errors import ConfigError
 from .hookspecs import PROJECT, Hooks
+from .processes import PerProcess
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Collection
 
-__all__ = ["AsyncRunner", "Plugins", "application_loop"]
+__all__ = ["AsyncRunner", "Plugins", "application_loop", "find_plugin"]
 
 _MARK = f"{PROJECT}_impl"  # where pluggy's @hookimpl leaves its options
 SLOW_HOOK = 2.0  # seconds; WeChat Pay waits 5 for the whole delivery
@@ -48,7 +48,7 @@ class Plugins:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(Hooks)
         self._monotonic = monotonic
-        self._loop = _BackgroundLoop()
+        self._loop = PerProcess(_BackgroundLoop)
         self._frozen = False
         self.has_async_hooks = False
 
@@ -74,29 +74,11 @@ class Plugins:
         return name
 
     def load(self, spec: str, settings: object) -> str:
-        """Register what ``spec`` names: an entry point, or ``module:attribute``.
+        """Register what ``spec`` names (see :func:`find_plugin`).
 
-        Entry points stand in the group ``wechatpay_kit``. A class or function found there is
-        called with ``settings`` to make the plugin.
+        A class or function found there is called with ``settings`` to make the plugin.
         """
-        load: Callable[[], Any]
-        if ":" in spec:
-            module, _, attribute = spec.partition(":")
-            load = functools.partial(_attribute, module, attribute)
-        else:
-            from importlib.metadata import entry_points  # noqa: PLC0415 - paid by who needs it
-
-            group = entry_points(group=PROJECT)
-            if spec not in group.names:
-                held = ", ".join(sorted(group.names)) or "none"
-                raise ConfigError(
-                    f"no plugin is installed under the name {spec}; installed: {held}"
-                )
-            load = group[spec].load
-        try:
-            found = load()
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"plugin {spec} cannot be loaded: {error}") from error
+        found = find_plugin(spec)
         if inspect.isclass(found) or inspect.isroutine(found):
             found = found(settings)
         return self.register(found, name=spec)
@@ -104,12 +86,17 @@ class Plugins:
     def freeze(self) -> None:
         self._frozen = True
 
-    def listens(self, hook: str) -> bool:
-        """Whether any plugin implements ``hook`` (a wrapper alone is nobody)."""
-        return any(
-            not (impl.wrapper or impl.hookwrapper)
+    def listeners(self, hook: str) -> set[str]:
+        """The names of the plugins that implement ``hook`` (a wrapper alone is nobody)."""
+        return {
+            impl.plugin_name
             for impl in getattr(self._manager.hook, hook).get_hookimpls()
-        )
+            if not (impl.wrapper or impl.hookwrapper)
+        }
+
+    def listens(self, hook: str) -> bool:
+        """Whether any plugin implements ``hook``."""
+        return bool(self.listeners(hook))
 
     def refuse_running_loop(self) -> None:
         """Raise ``RuntimeError`` on an event loop's own thread if a coroutine may have to run."""
@@ -137,10 +124,12 @@ class Plugins:
         if skip:
             done = [p for p in map(self._manager.get_plugin, skip) if p is not None]
             caller = self._manager.subset_hook_caller(hook, done)
-        runner = run_async or application_loop.get() or self._loop.run
+        runner = run_async or application_loop.get() or self._loop().run
         token = _firing.set(_Firing(runner, completed))
         try:
             return caller(**arguments)
+        except (SystemExit, GeneratorExit) as error:
+            raise _left(error) from error
         finally:
             _firing.reset(token)
 
@@ -240,6 +229,29 @@ class Plugins:
         return next(name for name in names if not self._manager.has_plugin(name))
 
 
+def find_plugin(spec: str) -> Any:
+    """What ``spec`` names: an entry point of group ``wechatpay_kit``, or ``module:attribute``.
+
+    Raises :class:`ConfigError` where there is no such thing or it does not import.
+    """
+    load: Callable[[], Any]
+    if ":" in spec:
+        module, _, attribute = spec.partition(":")
+        load = functools.partial(_attribute, module, attribute)
+    else:
+        from importlib.metadata import entry_points  # noqa: PLC0415 - paid by who needs it
+
+        group = entry_points(group=PROJECT)
+        if spec not in group.names:
+            held = ", ".join(sorted(group.names)) or "none"
+            raise ConfigError(f"no plugin is installed under the name {spec}; installed: {held}")
+        load = group[spec].load
+    try:
+        return load()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"plugin {spec} cannot be loaded: {error}") from error
+
+
 class _Proxy:
     """What pluggy holds in a plugin's place: its hooks, each replaced by a plain function."""
 
@@ -264,39 +276,45 @@ class _BackgroundLoop:
     """One event loop in a daemon thread, for hooks fired where no application loop is.
 
     Never ``asyncio.run`` a call: HTTP clients and pools are bound to the loop that made them.
-    Started on first use, and again after a fork.
     """
 
     def __init__(self) -> None:
-        self._of_process: dict[int, _LoopThread] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def run(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         import asyncio  # noqa: PLC0415 - paid by who has async hooks
 
-        thread = self._of_process.setdefault(os.getpid(), _LoopThread())
-        return asyncio.run_coroutine_threadsafe(_result_of(function(*args)), thread.loop).result()
+        return asyncio.run_coroutine_threadsafe(_result_of(function(*args)), self._run()).result()
 
-
-class _LoopThread:
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
+    def _run(self) -> asyncio.AbstractEventLoop:
         import asyncio  # noqa: PLC0415 - paid by who has async hooks
 
         with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(
-                    target=self._loop.run_forever, name="wechatpay-kit-hooks", daemon=True
-                ).start()
+            if self._loop is None or self._thread is None or not self._thread.is_alive():
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(
+                    target=loop.run_forever, name="wechatpay-kit-hooks", daemon=True
+                )
+                try:
+                    thread.start()
+                except BaseException:
+                    loop.close()
+                    raise
+                self._loop, self._thread = loop, thread
             return self._loop
 
 
 async def _result_of(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+    try:
+        return await awaitable
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        raise _left(error) from error  # asyncio would end the loop, and with it every later hook
+
+
+def _left(error: BaseException) -> RuntimeError:
+    return RuntimeError(f"a hook raised {type(error).__name__}; a hook must not end its process")
 
 
 def _on_event_loop() -> bool:

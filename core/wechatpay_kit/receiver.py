@@ -180,17 +180,21 @@ class Receiver:
         deadline: timedelta | None = None,
         run_async: AsyncRunner | None = None,
     ) -> Answer:
-        """Answer one delivery; raises nothing, whatever was delivered.
+        """Answer one delivery, whatever it is.
 
         ``deadline`` is the time left to the caller where it knows (zero is a value), which bounds
-        leases and lock waits; ``run_async`` is its way to run a coroutine function. Called on an
-        event loop's own thread while async hooks are registered it raises ``RuntimeError``.
+        leases and lock waits; ``run_async`` is its way to run a coroutine function. Raises
+        nothing for what was delivered; ``RuntimeError`` where it is called on an event loop's own
+        thread while async hooks are registered.
         """
         if run_async is None:
             self._plugins.refuse_running_loop()
         delivery = _Delivery(self, deadline, run_async)
-        answer = self._answer(delivery, headers, body)
-        delivery.write(answer.status, len(body))
+        answer = Answer(500)
+        try:
+            answer = self._answer(delivery, headers, body)
+        finally:  # also where the process is being interrupted
+            delivery.write(answer.status, len(body))
         return answer
 
     def _answer(
@@ -316,15 +320,18 @@ class _Delivery:
         self._trace: BaseException | None = None
 
     def terms(self) -> Terms:
-        elapsed = timedelta(seconds=self._monotonic() - self._began)
-        hold = None if self._deadline is None else self._deadline - elapsed
-        wait = timedelta(seconds=ANSWER_WITHIN) - elapsed
-        return Terms(
-            source="notification",
-            hold=hold,
-            wait=wait if hold is None else min(wait, hold),
-            run_async=self.run_async,
-        )
+        return Terms("notification", self._hold, self._wait, self.run_async)
+
+    def _hold(self) -> timedelta | None:
+        return None if self._deadline is None else self._deadline - self._elapsed()
+
+    def _wait(self) -> timedelta:
+        left = timedelta(seconds=ANSWER_WITHIN) - self._elapsed()
+        hold = self._hold()
+        return left if hold is None else min(left, hold)
+
+    def _elapsed(self) -> timedelta:
+        return timedelta(seconds=self._monotonic() - self._began)
 
     def of(self, notification: Notification) -> None:
         self.said(
@@ -353,7 +360,8 @@ class _Delivery:
         return _failure(failure.status, failure.message)
 
     def write(self, status: int, size: int) -> None:
-        level = logging.INFO if status < 400 else logging.WARNING  # noqa: PLR2004 - HTTP's
+        is_well = status < 400 and self._said.get("outcome") != Outcome.EXPIRED  # noqa: PLR2004 - HTTP's
+        level = logging.INFO if is_well else logging.WARNING
         milliseconds = round((self._monotonic() - self._began) * 1000)
         log.write(
             logging.ERROR if status == 500 else level,  # noqa: PLR2004 - HTTP's

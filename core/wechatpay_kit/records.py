@@ -10,10 +10,22 @@ from typing import Literal
 
 from msgspec import Struct
 
-__all__ = ["ExpectedOrder", "OrderRecord", "OrderState", "RefundRecord", "Source", "Unsettled"]
+__all__ = [
+    "REFUND_RANK",
+    "ExpectedOrder",
+    "OrderRecord",
+    "OrderState",
+    "RefundRecord",
+    "Source",
+    "Unsettled",
+]
 
 OrderState = Literal["placing", "open", "refused", "paid", "closed"]
 Source = Literal["notification", "query", "close", "reconcile"]
+
+
+# How far a refund has come; a status that is no step forward is a duplicate.
+REFUND_RANK = {None: 0, "PROCESSING": 0, "ABNORMAL": 1, "CLOSED": 2, "SUCCESS": 2}
 
 
 class OrderRecord(Struct, frozen=True, kw_only=True):

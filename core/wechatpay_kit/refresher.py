@@ -6,13 +6,13 @@ serial costs at most one fetch a minute, whatever its outcome, and nobody waits 
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from . import log
+from .processes import PerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -54,7 +54,7 @@ class KeyRefresher:
         self._monotonic = monotonic
         self._renewed_at = monotonic()
         self._started_at: float | None = None
-        self._flights: dict[int, threading.Lock] = {}
+        self._flight = PerProcess(threading.Lock)
 
     def refresh(self) -> Refresh:
         """Fetch now, wait at most 2 s, and say what became of it."""
@@ -70,8 +70,7 @@ class KeyRefresher:
             self._start()
 
     def _start(self) -> Refresh | tuple[threading.Event, list[Refresh]]:
-        # A lock a process: one that was taken when a fork happened would never be released.
-        flight = self._flights.setdefault(os.getpid(), threading.Lock())
+        flight = self._flight()
         if not flight.acquire(blocking=False):
             return Refresh.BUSY
         if self._started_at is not None and self._monotonic() - self._started_at < INTERVAL:

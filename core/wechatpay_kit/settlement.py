@@ -81,13 +81,13 @@ class Settled(NamedTuple):
 class Terms(NamedTuple):
     """On what terms a fact is settled.
 
-    ``hold`` and ``wait`` bound the claim and the waits for locks; ``run_async`` is the caller's
-    way to run a coroutine.
+    ``hold`` and ``wait`` are asked for what is left, each time a claim is taken: they bound it
+    and the waits for locks. ``run_async`` is the caller's way to run a coroutine.
     """
 
     source: Source
-    hold: timedelta | None = None
-    wait: timedelta | None = None
+    hold: Callable[[], timedelta | None] = lambda: None
+    wait: Callable[[], timedelta | None] = lambda: None
     run_async: AsyncRunner | None = None
 
 
@@ -224,6 +224,13 @@ class Settlement:
             if claim.outcome is ClaimOutcome.FRESH:
                 event = kind.event(**self._base(fact, claim, terms), **kind.also(told))
                 self._call(kind.hook, event, terms, claim)
+                unheard = self._plugins.listeners(kind.hook) - claim.completed
+                if unheard:  # a wrapper swallowed what they raised: money is not done by silence
+                    raise HookError(
+                        f"{kind.hook} did not complete in {', '.join(sorted(unheard))}, and a hook "
+                        f"wrapper hid why; {fact.key} will be tried again",
+                        transaction=told.get("transaction") or told.get("refund"),
+                    )
         if claim.outcome is ClaimOutcome.CONFLICT:
             held = claim.recorded or ""
             return self._conflict(fact, conflict(fact, held), terms, told, recorded=held)
@@ -267,7 +274,7 @@ class Settlement:
 
     def _claim(self, fact: Fact, terms: Terms) -> Any:
         return self._store.claim(
-            fact, now=self._clock(), since=self._since, hold=terms.hold, wait=terms.wait
+            fact, now=self._clock(), since=self._since, hold=terms.hold(), wait=terms.wait()
         )
 
     def _call(self, hook: str, event: Event, terms: Terms, claim: Claim | None = None) -> Any:
@@ -295,7 +302,7 @@ class Settlement:
                 raise
             raise HookError(
                 f"{hook} raised {type(error).__name__} for {event.key}; it will be tried again",
-                transaction=getattr(event, "transaction", None),
+                transaction=getattr(event, "transaction", None) or getattr(event, "refund", None),
             ) from error
 
     def _tell_duplicate(
@@ -346,7 +353,7 @@ class Settlement:
         """Settle the payment of an order whose refund came first; None if it is not paid."""
         if self._query is None:
             return None
-        patience = terms.wait or _QUERY_PATIENCE
+        patience = min(terms.wait() or _QUERY_PATIENCE, _QUERY_PATIENCE)
         try:
             transaction = self._query(order.out_trade_no, patience.total_seconds())
         except OrderNotExistError:

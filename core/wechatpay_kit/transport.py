@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reply", "Transport", "TransportOptions"]
 
+_LARGEST_ANSWER = 8 * 1024 * 1024  # bytes; only bills are large, and they are streamed
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 4.0  # seconds; the pause is a random part of 0.5, 1, 2, 4, 4…
 
 
@@ -128,8 +129,10 @@ class Transport:
             idempotent=idempotent,
         )
         with self._logged(call):
-            if timeout is None:
-                return self._run(call)
+            if timeout is None:  # a server that drips headers would otherwise hold us for ever
+                timeout = self._attempts * (
+                    self._connect_timeout + self._read_timeout + _LONGEST_PAUSE
+                )
             call.deadline = self._monotonic() + timeout
             return self._run_within(timeout, call)
 
@@ -285,8 +288,12 @@ class Transport:
         # The read time-out starts anew with every byte; an answer is small, so it counts once.
         limit = self._monotonic() + self._timeouts(call)[1]
         parts = []
+        size = 0
         for part in chunks(response):
             parts.append(part)
+            size += len(part)
+            if size > _LARGEST_ANSWER:
+                raise OSError(f"the answer is larger than {_LARGEST_ANSWER} bytes")
             if self._monotonic() > limit:
                 raise TimeoutError("the answer did not end in time")
         return b"".join(parts)

@@ -6,7 +6,6 @@ what is signed is what is sent, so nothing below this module may rewrite a path.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import socket
@@ -24,6 +23,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from .errors import ParameterError
+from .processes import PerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -98,7 +98,7 @@ class Wire:
     """
 
     def __init__(self) -> None:
-        self._sessions: dict[int, requests.Session] = {}  # by process id; only ever one in use
+        self._session = PerProcess(_open_session)
 
     def send(
         self,
@@ -128,17 +128,9 @@ class Wire:
 
     def close(self) -> None:
         """Close this process's connections; a later request opens new ones."""
-        session = self._sessions.pop(os.getpid(), None)
+        session = self._session.drop()
         if session is not None:
             session.close()
-
-    def _session(self) -> requests.Session:
-        session = self._sessions.get(os.getpid())
-        if session is None:
-            # setdefault is atomic: of two threads that come at once one session is kept, and no
-            # lock is held that a fork could copy in its locked state.
-            session = self._sessions.setdefault(os.getpid(), _open_session())
-        return session
 
 
 def chunks(response: requests.Response) -> Iterator[bytes]:

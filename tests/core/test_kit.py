@@ -769,8 +769,8 @@ def test_a_refund_without_success_that_was_purged_is_not_fresh_again(paid, sandb
 def test_an_order_that_outlives_a_purge_can_still_be_closed(kit, sandbox, shop):
     """Only payments and refunds from before the horizon are expired; this close is of today."""
     kit.create_order(**ORDER, time_expire=sandbox.now() + timedelta(days=5))
-    sandbox.advance(timedelta(days=2))
-    kit.purge(sandbox.now() - timedelta(days=1))
+    sandbox.advance(timedelta(days=4))
+    kit.purge(sandbox.now() - timedelta(days=2))
     assert kit.close_order(NUMBER) == "fired"
     assert shop.names() == ["on_closed"]
     assert kit.order(NUMBER).state == "closed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from datetime import datetime, timedelta
 
@@ -929,6 +930,46 @@ def test_a_store_that_cannot_be_opened_is_503(tmp_path):
     kit = receiving_kit(SqliteStore(tmp_path / "missing" / "store.db"), shop := Recorder())
     assert deliver(kit) == 503
     assert shop.names() == []
+
+
+@pytest.mark.parametrize("moment", ["the plugin returns", "all have returned"])
+def test_finished_work_is_recorded_however_long_the_lock_is_held(tmp_path, moment):
+    """Longer than a write waits, shorter than the lease: to give up is to ship twice."""
+    store = SqliteStore(tmp_path / "store.db", wait=timedelta(seconds=0.05))
+    store.add_order(order())
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None, check_same_thread=False)
+    attempts, held = [], 10 * 0.05
+    free = threading.Timer(held, other.execute, ["ROLLBACK"])
+
+    def lock():
+        other.execute("BEGIN IMMEDIATE")
+        free.start()
+
+    class Locking:
+        @hookimpl
+        def on_paid(self, event):
+            attempts.append(event.attempt)
+            if moment == "the plugin returns":
+                lock()
+
+    class LockingAfter:
+        @hookimpl(wrapper=True)
+        def on_paid(self, event):
+            result = yield
+            if moment == "all have returned":
+                lock()
+            return result
+
+    kit = receiving_kit(store, Locking(), LockingAfter())
+    began = time.monotonic()
+    with closing(other), closing(store):
+        assert deliver(kit) == 204
+        assert time.monotonic() - began >= held
+        free.join()
+        assert kit.unsettled() == []
+        assert store.order(MCHID, "T1001").state == "paid"
+        assert deliver(kit) == 204
+        assert attempts == [1]
 
 
 @pytest.mark.parametrize("mode", ["plain", "async"])

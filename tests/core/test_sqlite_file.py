@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from datetime import timedelta
@@ -226,6 +227,38 @@ def test_a_file_in_exclusive_use_is_busy_within_time(tmp_path):
             store.order(MCHID, "T1")
         assert time.monotonic() - began < 1.5
         other.execute("ROLLBACK")
+
+
+def test_of_many_connections_at_once_eight_stay_open(tmp_path):
+    """A burst of threads must not leave a file handle for each of them behind."""
+    store = SqliteStore(tmp_path / "shop.db")
+    threads, opened = 50, []
+    all_open = threading.Barrier(threads)
+
+    def read():
+        with store._file.reading() as connection:
+            opened.append(connection)
+            all_open.wait(30)
+
+    complete(store, paid())
+    burst = [threading.Thread(target=read) for _ in range(threads)]
+    for thread in burst:
+        thread.start()
+    for thread in burst:
+        thread.join(30)
+    assert len(set(opened)) == threads
+    assert sum(map(is_open, opened)) == 8
+    assert outcome(store, paid()) is DONE
+    store.close()
+    assert not any(map(is_open, opened))
+
+
+def is_open(connection):
+    try:
+        connection.execute("SELECT 1")
+    except sqlite3.ProgrammingError:
+        return False
+    return True
 
 
 def test_after_an_error_the_store_works_again(tmp_path):

@@ -618,6 +618,40 @@ def test_a_budget_holds_even_against_headers_that_drip(method, error):
         assert len(gateway.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("method", "error"), [("GET", TransportError), ("POST", OutcomeUnknownError)]
+)
+def test_headers_that_drip_hold_nobody_although_no_budget_was_given(method, error, monkeypatch):
+    """The budget is what all attempts may take: here 0.4 s for the one, and no pause."""
+    monkeypatch.setattr("wechatpay_kit.transport._LONGEST_PAUSE", 0.0)
+    with against(GOOD, connect_timeout=0.1, read_timeout=0.3, attempts=1) as (gateway, sender):
+        gateway.script = [gateway.dripping(b"HTTP/1.1 200 OK\r\nX-Padding: " + b"a" * 5000)]
+        started = time.monotonic()
+        with pytest.raises(error):
+            sender.exchange(method, "/v3/x", body=b"", idempotent=True)
+        assert 0.3 < time.monotonic() - started < 5  # the headers take 100 s
+        assert len(gateway.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "error"), [("GET", TransportError), ("POST", OutcomeUnknownError)]
+)
+def test_an_answer_without_end_is_refused_by_its_size(method, error):
+    sent = []
+
+    def endless(_, sock):
+        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            sent.append(sock.send(b"a" * 65536))
+
+    with (
+        against(endless, attempts=1, read_timeout=60) as (_, sender),
+        pytest.raises(error, match="larger than 8388608 bytes"),
+    ):
+        sender.exchange(method, "/v3/x", body=b"", idempotent=True)
+    assert 8 * 2**20 < sum(sent) < 64 * 2**20  # the rest is in the buffers of the sockets
+
+
 def test_what_was_given_up_before_it_left_is_never_sent(monkeypatch):
     asked, resolved, resolve = threading.Event(), threading.Event(), socket.getaddrinfo
 

@@ -95,8 +95,8 @@ def test_host_that_others_reach_is_warned_of(monkeypatch):
     monkeypatch.setattr("wechatpay_kit_sandbox.commands._wait_for_signal", lambda: None)
     result = CliRunner().invoke(sandbox_command, ["--port", "0", "--host", "0.0.0.0"])
     assert result.exit_code == 0
-    assert "Warning: 0.0.0.0 is not loopback" in result.stderr
-    assert "WECHATPAY_BASE_URL='http://127.0.0.1:" in result.stdout
+    assert "Warning: 0.0.0.0 is not loopback" in result.output
+    assert "WECHATPAY_BASE_URL='http://127.0.0.1:" in result.output
 
 
 def commands(monkeypatch, **values):

@@ -113,7 +113,7 @@ class Store(Protocol):
         """Whether ``key`` is done or being worked on."""
 
     def add_order(self, record: OrderRecord) -> OrderRecord:
-        """Keep ``record`` unless the number is taken; return what is held under the number."""
+        """Keep ``record`` and return that very object; where the number is taken, what is held."""
 
     def order(self, mchid: str, out_trade_no: str) -> OrderRecord | None:
         """The order, if this store knows it."""
@@ -130,7 +130,7 @@ class Store(Protocol):
         """Record what the gateway answered to placing; never undoes a settled state."""
 
     def add_refund(self, record: RefundRecord) -> RefundRecord:
-        """Keep ``record`` unless the number is taken; return what is held under the number."""
+        """Keep ``record`` and return that very object; where the number is taken, what is held."""
 
     def refund(self, mchid: str, out_refund_no: str) -> RefundRecord | None:
         """The refund, if this store knows it."""
@@ -177,7 +177,7 @@ def _open_sqlite(url: str, *, may_be_relative: bool) -> Store:
         raise _unfit(url)
     if not path.startswith("/") and not may_be_relative:
         raise ConfigError(
-            f"STORE must be an absolute path, with four slashes: sqlite:////…/{path}; "
+            f"must be an absolute path, with four slashes: sqlite:////…/{path}; "
             "two working directories would be two memories"
         )
     from .sqlite import SqliteStore  # noqa: PLC0415 - sqlite3 is paid by who uses it
@@ -194,13 +194,13 @@ def _open_dynamodb(url: str) -> Store:
     except ImportError as error:
         if error.name != "boto3":
             raise
-        raise ConfigError(f"STORE={url}: {error}") from None
+        raise ConfigError(f"{url}: {error}") from None
 
     return DynamoStore(parts.netloc)
 
 
 def _unfit(url: str) -> ConfigError:
     return ConfigError(
-        "STORE must look like sqlite:////var/lib/shop/wechatpay.db or dynamodb://table; got "
+        "must look like sqlite:////var/lib/shop/wechatpay.db or dynamodb://table; got "
         f"scheme {urlsplit(url).scheme or 'none'!r}"
     )

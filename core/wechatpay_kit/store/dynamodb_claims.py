@@ -12,7 +12,7 @@ import uuid
 from typing import TYPE_CHECKING, NamedTuple
 
 from wechatpay_kit.errors import StoreBusyError
-from wechatpay_kit.records import RefundRecord
+from wechatpay_kit.records import REFUND_RANK, RefundRecord
 
 from . import ClaimOutcome
 from .dynamodb_records import as_seconds, find_record, link_key, record_key, write_settled
@@ -34,10 +34,6 @@ __all__ = [
     "memory_key",
     "write_done",
 ]
-
-
-# How far a refund has come; a status that is no step forward is a duplicate.
-_RANK = {None: 0, "PROCESSING": 0, "ABNORMAL": 1, "CLOSED": 2, "SUCCESS": 2}
 
 
 class Terms(NamedTuple):
@@ -226,7 +222,7 @@ class DynamoClaims:
         return (
             held is not None
             and held.state == "settled"
-            and _RANK.get(fact.record.status, 0) <= _RANK.get(held.status, 0)
+            and REFUND_RANK.get(fact.record.status, 0) <= REFUND_RANK.get(held.status, 0)
         )
 
     def is_held(self, row: Item, lease: Item | None) -> bool:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
-
-from wechatpay_kit.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,10 +36,12 @@ class LeaseKeeper(Generic[C]):
             self._is_closing = False
             self._due[claim] = time.monotonic() + self._interval
             if self._thread is None:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._run, name="wechatpay-kit-leases", daemon=True
                 )
-                self._thread.start()
+                with suppress(RuntimeError):  # no thread to be had: the lease is not renewed
+                    thread.start()
+                    self._thread = thread
         try:
             yield
         finally:
@@ -59,8 +59,8 @@ class LeaseKeeper(Generic[C]):
         while (claim := self._next()) is not None:
             try:
                 renewed = self._renew(claim)
-            except StoreError:
-                renewed = True  # the database may be back before the lease ends
+            except Exception:  # noqa: BLE001 - the database may be back before the lease ends
+                renewed = True
             with self._changed:
                 if claim in self._due:
                     self._due[claim] = time.monotonic() + self._interval

@@ -1,9 +1,8 @@
 """The embedded store: one SQLite file, claims held by lease.
 
 Knows claims, leases and fences; knows nothing of hooks or messages. Every decision is one
-``BEGIN IMMEDIATE`` transaction. Leases run on wall time, the only clock that processes of one
-machine share across a reboot; a step of it can let a successor in early, and the fence keeps the
-predecessor out.
+``BEGIN IMMEDIATE`` transaction. Leases run on the machine's own clock, which nobody can set; the
+fence keeps an owner that stalled past its lease from undoing its successor.
 """
 
 from __future__ import annotations
@@ -11,16 +10,17 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import time
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wechatpay_kit.errors import ConfigError, LeaseLostError, StoreBusyError, StoreError
-from wechatpay_kit.records import RefundRecord, Unsettled
+from wechatpay_kit.processes import PerProcess
+from wechatpay_kit.records import REFUND_RANK, RefundRecord, Unsettled
 
 from . import ClaimOutcome
+from .lease_clock import LeaseClock, machine_clock
 from .leases import LeaseKeeper
 from .sqlite_file import SqliteFile
 from .sqlite_records import (
@@ -54,7 +54,8 @@ CREATE TABLE claims (
     fingerprint TEXT NOT NULL,
     state TEXT NOT NULL,            -- held, released, done
     fence INTEGER NOT NULL,
-    lease_until REAL NOT NULL,      -- Unix seconds
+    boot TEXT NOT NULL,             -- the origin of lease_until
+    lease_until REAL NOT NULL,      -- seconds since then
     attempts INTEGER NOT NULL,
     completed TEXT NOT NULL,        -- JSON list of plugin names
     out_trade_no TEXT,
@@ -73,26 +74,41 @@ CREATE TABLE memory (
 ) WITHOUT ROWID;
 """
 
-_PURGE_CLAIMS = """
-DELETE FROM claims AS old WHERE mchid = :mchid AND state = 'done' AND reason IS NULL
-    AND done_at < :horizon AND fact_at < :horizon
-    AND NOT EXISTS (
-        SELECT 1 FROM claims AS kept
-        WHERE kept.mchid = old.mchid AND kept.out_trade_no = old.out_trade_no
-        AND NOT (kept.state = 'done' AND kept.reason IS NULL
-                 AND kept.done_at < :horizon AND kept.fact_at < :horizon)
-    )
-"""
-
-# How far a refund has come; a status that is no step forward is a duplicate.
-_RANK = {None: 0, "PROCESSING": 0, "ABNORMAL": 1, "CLOSED": 2, "SUCCESS": 2}
+_PURGE_BATCH = 500
+_PURGE_CLAIMS = f"""
+DELETE FROM claims WHERE key IN (
+    SELECT key FROM claims AS old WHERE mchid = :mchid AND state = 'done' AND reason IS NULL
+        AND done_at < :horizon AND fact_at < :horizon
+        AND NOT EXISTS (
+            SELECT 1 FROM claims AS kept
+            WHERE kept.mchid = old.mchid AND kept.out_trade_no = old.out_trade_no
+            AND NOT (kept.state = 'done' AND kept.reason IS NULL
+                     AND kept.done_at < :horizon AND kept.fact_at < :horizon)
+        )
+    LIMIT {_PURGE_BATCH}
+)
+"""  # noqa: S608 - a number of this module
+_PURGE_ORDERS, _PURGE_REFUNDS = (
+    f"""
+DELETE FROM {table} WHERE mchid = :mchid AND {number} IN (
+    SELECT {number} FROM {table} AS old WHERE mchid = :mchid AND settled_at < :horizon
+        AND NOT EXISTS (
+            SELECT 1 FROM claims
+            WHERE claims.mchid = old.mchid AND claims.out_trade_no = old.out_trade_no
+        )
+    LIMIT {_PURGE_BATCH}
+)
+"""  # noqa: S608 - names of this module
+    for table, number in (("orders", "out_trade_no"), ("refunds", "out_refund_no"))
+)
 
 
 class SqliteStore(SqliteRecords):
     """Orders, refunds and claims in one file; leased (docs/once.md says what that promises).
 
     ``lease`` is renewed at a third of it by a living owner, up to ``max_hold``; ``wait`` is the
-    longest wait for the file's write lock; ``now`` gives Unix seconds. Needs SQLite 3.35 or newer.
+    longest wait for the file's write lock; ``now`` takes the place of the machine's clock, in
+    seconds. Needs SQLite 3.35 or newer.
     Connections open on first use, and again after a fork.
     """
 
@@ -103,7 +119,7 @@ class SqliteStore(SqliteRecords):
         lease: timedelta = LEASE,
         max_hold: timedelta = MAX_HOLD,
         wait: timedelta = WAIT,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
     ) -> None:
         if sqlite3.sqlite_version_info < _NEEDED_SQLITE:
             raise ConfigError(
@@ -119,8 +135,8 @@ class SqliteStore(SqliteRecords):
         self._lease = lease.total_seconds()
         self._max_hold = max_hold.total_seconds()
         self._wait = wait.total_seconds()
-        self._now = now
-        self._keepers: dict[int, LeaseKeeper[_SqliteClaim]] = {}
+        self._boot, self._now = LeaseClock("given", now) if now else machine_clock()
+        self._keeper = PerProcess(self._new_keeper)
 
     @contextmanager
     def claim(
@@ -134,11 +150,12 @@ class SqliteStore(SqliteRecords):
     ) -> Iterator[Claim]:
         patience = self._wait if wait is None else min(self._wait, wait.total_seconds())
         longest = self._max_hold if hold is None else min(self._max_hold, hold.total_seconds())
-        claim = self._done(fact) or self._take(fact, now, since, longest, patience)
+        began = self._now()
+        claim = self._done(fact) or self._take(fact, now, since, began + longest, patience)
         if claim.outcome is not ClaimOutcome.FRESH:
             yield claim
             return
-        with self._keeper.keeping(claim):
+        with self._keeper().keeping(claim):
             try:
                 yield claim
             except BaseException as error:
@@ -182,18 +199,24 @@ class SqliteStore(SqliteRecords):
                 " DO UPDATE SET purged_before = max(purged_before, excluded.purged_before)",
                 (mchid, horizon),
             )
-            forgotten = connection.execute(_PURGE_CLAIMS, {"mchid": mchid, "horizon": horizon})
-            for table in ("orders", "refunds"):
-                connection.execute(
-                    f"DELETE FROM {table} WHERE mchid = ? AND settled_at < ?"  # noqa: S608 - names from above
-                    f" AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.mchid = {table}.mchid"
-                    f" AND claims.out_trade_no = {table}.out_trade_no)",
-                    (mchid, horizon),
-                )
-            return int(forgotten.rowcount)
+        forgotten, _orders, _refunds = (
+            self._in_batches(statement, {"mchid": mchid, "horizon": horizon})
+            for statement in (_PURGE_CLAIMS, _PURGE_ORDERS, _PURGE_REFUNDS)
+        )
+        return forgotten
+
+    def _in_batches(self, statement: str, parameters: dict[str, object]) -> int:
+        """Delete a little at a time: deliveries wait for the same lock."""
+        total = 0
+        while True:
+            with self._file.writing() as connection:
+                deleted = connection.execute(statement, parameters).rowcount
+            total += deleted
+            if deleted < _PURGE_BATCH:
+                return total
 
     def close(self) -> None:
-        self._keeper.close()
+        self._keeper().close()
         self._file.close()
 
     def __repr__(self) -> str:
@@ -218,10 +241,10 @@ class SqliteStore(SqliteRecords):
         fact: Fact,
         now: datetime,
         since: datetime | None,
-        longest: float,
+        keep_until: float,
         patience: float,
     ) -> _SqliteClaim:
-        if longest <= 0 or patience <= 0:
+        if keep_until <= self._now() or patience <= 0:
             raise StoreBusyError("no time is left to hold a claim; come again")
         with self._file.writing(patience) as connection:
             row = _row(connection, fact.key)
@@ -235,18 +258,22 @@ class SqliteStore(SqliteRecords):
                     )
                 return _SqliteClaim(self, fact.key, outcome, row)
             moment = self._now()
+            if keep_until <= moment:
+                raise StoreBusyError("the time to hold a claim is over; come again")
             connection.execute(
-                "INSERT INTO claims (key, mchid, subject, fingerprint, state, fence, lease_until,"
-                " attempts, completed, out_trade_no, reason, fact_at, first_seen)"
-                " VALUES (?, ?, ?, ?, 'held', 1, ?, 1, '[]', ?, ?, ?, ?)"
+                "INSERT INTO claims (key, mchid, subject, fingerprint, state, fence, boot,"
+                " lease_until, attempts, completed, out_trade_no, reason, fact_at, first_seen)"
+                " VALUES (?, ?, ?, ?, 'held', 1, ?, ?, 1, '[]', ?, ?, ?, ?)"
                 " ON CONFLICT (key) DO UPDATE SET state = 'held', fence = fence + 1,"
-                " lease_until = excluded.lease_until, attempts = attempts + 1",
+                " boot = excluded.boot, lease_until = excluded.lease_until,"
+                " attempts = attempts + 1",
                 (
                     fact.key,
                     fact.mchid,
                     fact.subject,
                     fact.fingerprint,
-                    moment + min(self._lease, longest),
+                    self._boot,
+                    min(moment + self._lease, keep_until),
                     fact.out_trade_no,
                     fact.reason,
                     as_seconds(fact.at),
@@ -254,7 +281,7 @@ class SqliteStore(SqliteRecords):
                 ),
             )
             row = _row(connection, fact.key)
-        return _SqliteClaim(self, fact.key, outcome, row, moment + longest, patience)
+        return _SqliteClaim(self, fact.key, outcome, row, keep_until)
 
     def _outcome(
         self,
@@ -280,32 +307,33 @@ class SqliteStore(SqliteRecords):
         return ClaimOutcome.BUSY if any(map(self._is_held, neighbours)) else ClaimOutcome.FRESH
 
     def _is_held(self, row: sqlite3.Row) -> bool:
-        return bool(row["state"] == "held" and row["lease_until"] > self._now())
+        is_of_this_boot = row["boot"] == self._boot
+        return bool(row["state"] == "held" and is_of_this_boot and row["lease_until"] > self._now())
 
     # Owning a claim
 
-    @property
-    def _keeper(self) -> LeaseKeeper[_SqliteClaim]:
-        pid = os.getpid()
-        return self._keepers.get(pid) or self._keepers.setdefault(
-            pid, LeaseKeeper(self._renew, self._lease / 3)
-        )
+    def _new_keeper(self) -> LeaseKeeper[_SqliteClaim]:
+        return LeaseKeeper(self._renew, self._lease / 3)
 
     def _complete_plugin(self, claim: _SqliteClaim, name: str) -> None:
         completed = claim.completed | {name}
-        with self._file.writing(claim.patience) as connection:
+        with self._file.writing(self._left(claim)) as connection:
             self._update_owned(connection, claim, "completed = ?", json.dumps(sorted(completed)))
         claim.completed = completed
 
     def _complete(self, claim: _SqliteClaim, fact: Fact, now: datetime) -> None:
-        with self._file.writing(claim.patience) as connection:
+        with self._file.writing(self._left(claim)) as connection:
             self._update_owned(connection, claim, "state = 'done', done_at = ?", now.timestamp())
             connection.execute(
-                "UPDATE claims SET state = 'done', done_at = ?"
-                " WHERE key = ? AND lease_until <= ? AND state <> 'done'",
-                (now.timestamp(), fact.conflict_key, self._now()),
+                "UPDATE claims SET state = 'done', done_at = ? WHERE key = ? AND state <> 'done'"
+                " AND NOT (state = 'held' AND boot = ? AND lease_until > ?)",
+                (now.timestamp(), fact.conflict_key, self._boot, self._now()),
             )
             write_settled(connection, fact.record)
+
+    def _left(self, claim: _SqliteClaim) -> float:
+        """As long as the lease runs: giving up earlier would make finished work run again."""
+        return max(0.0, claim.lease_until - self._now())
 
     def _update_owned(
         self, connection: sqlite3.Connection, claim: _SqliteClaim, assignment: str, value: object
@@ -323,27 +351,26 @@ class SqliteStore(SqliteRecords):
             )
 
     def _release(self, claim: _SqliteClaim, error: BaseException) -> None:
-        cause = error.__cause__ or error
-        with self._file.writing(claim.patience) as connection:
+        with self._file.writing(min(self._wait, self._left(claim))) as connection:
             connection.execute(
                 "UPDATE claims SET state = 'released', lease_until = 0, last_error = ?"
                 " WHERE key = ? AND fence = ? AND state = 'held'",
-                (f"{type(cause).__name__}: {cause}"[:500], claim.key, claim.fence),
+                (_text(error.__cause__ or error), claim.key, claim.fence),
             )
 
     def _renew(self, claim: _SqliteClaim) -> bool:
-        moment = self._now()
-        if moment >= claim.keep_until:
-            return False
         with self._file.writing() as connection:
-            return bool(
-                connection.execute(
-                    # A lease that ended stays ended: a successor may be at its subject already.
-                    "UPDATE claims SET lease_until = ? WHERE key = ? AND fence = ?"
-                    " AND state = 'held' AND lease_until > ?",
-                    (min(moment + self._lease, claim.keep_until), claim.key, claim.fence, moment),
-                ).rowcount
-            )
+            moment = self._now()
+            until = min(moment + self._lease, claim.keep_until)
+            # A lease that ended stays ended: a successor may be at its subject already.
+            renewed = connection.execute(
+                "UPDATE claims SET lease_until = ? WHERE key = ? AND fence = ?"
+                " AND state = 'held' AND lease_until > ?",
+                (until, claim.key, claim.fence, moment),
+            ).rowcount
+        if renewed:
+            claim.lease_until = until
+        return bool(renewed)
 
 
 class _SqliteClaim:
@@ -354,10 +381,10 @@ class _SqliteClaim:
         outcome: ClaimOutcome,
         row: sqlite3.Row | None,
         keep_until: float = 0.0,
-        patience: float | None = None,
     ) -> None:
         self._store, self.key, self.outcome = store, key, outcome
-        self.keep_until, self.patience = keep_until, patience
+        self.keep_until = keep_until
+        self.lease_until: float = row["lease_until"] if row else 0.0
         self.fence: int | None = row["fence"] if row else None
         self.attempt: int = row["attempts"] if row else 1
         self.recorded: str | None = row["fingerprint"] if row else None
@@ -386,6 +413,15 @@ def _is_expired(connection: sqlite3.Connection, fact: Fact, since: datetime | No
     return any(fact.at.timestamp() < horizon for horizon in horizons if horizon is not None)
 
 
+def _text(error: BaseException) -> str:
+    """For an operator; whatever the exception is made of, its claim must be released."""
+    try:
+        said = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - its own __str__ raised
+        said = type(error).__name__
+    return said[:500].encode(errors="backslashreplace").decode()
+
+
 def _is_superseded(connection: sqlite3.Connection, fact: Fact) -> bool:
     if not isinstance(fact.record, RefundRecord):
         return False
@@ -393,5 +429,5 @@ def _is_superseded(connection: sqlite3.Connection, fact: Fact) -> bool:
     return (
         held is not None
         and held.state == "settled"
-        and _RANK.get(fact.record.status, 0) <= _RANK.get(held.status, 0)
+        and REFUND_RANK.get(fact.record.status, 0) <= REFUND_RANK.get(held.status, 0)
     )

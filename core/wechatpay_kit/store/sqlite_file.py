@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from wechatpay_kit.errors import StoreBusyError, StoreError
+from wechatpay_kit.processes import PerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,13 +35,13 @@ class SqliteFile:
         self._schema = schema
         self._known_version = version
         self._wait = wait
-        self._pools: dict[int, _Pool] = {}
+        self.pool = PerProcess(_Pool)
         _files.add(self)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection outside a transaction: each statement sees the latest commit."""
-        with self._errors(), self.pool.connection(self._connect) as connection:
+        with self._errors(), self.pool().connection(self._connect) as connection:
             yield connection
 
     @contextmanager
@@ -53,7 +54,7 @@ class SqliteFile:
         patience = self._wait if wait is None else wait
         deadline = time.monotonic() + patience
         # Threads queue on a lock of their own: SQLite's polls, and would let some starve.
-        writer = self.pool.writer
+        writer = self.pool().writer
         if not writer.acquire(timeout=max(0.0, patience)):
             raise StoreBusyError(f"the write lock of {self.path} was not free in {patience:.1f} s")
         try:
@@ -68,17 +69,7 @@ class SqliteFile:
 
     def close(self) -> None:
         """Close this process's idle connections."""
-        self.pool.close()
-
-    def forget_pools(self) -> None:
-        """In a fork's child: what it inherited is its parent's."""
-        self._pools = {}
-
-    @property
-    def pool(self) -> _Pool:
-        """This process's connections; a fork's child has none of its parent's."""
-        pid = os.getpid()
-        return self._pools.get(pid) or self._pools.setdefault(pid, _Pool())
+        self.pool().close()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -170,6 +161,8 @@ class _Pool:
                 self._in_use -= 1
                 if connection is not None:
                     self._idle.append(connection)
+                if len(self._idle) > _IDLE_CONNECTIONS:
+                    self._idle.pop(0).close()
                 self._gate.notify_all()
 
     def close(self) -> None:
@@ -193,6 +186,7 @@ class _Pool:
             self._idle.pop().close()
 
 
+_IDLE_CONNECTIONS = 8  # kept open: more than that write in turn anyway
 _FORK_PATIENCE = 4.0  # seconds: no statement of ours takes longer
 _files: weakref.WeakSet[SqliteFile] = weakref.WeakSet()
 _forking: list[_Pool] = []
@@ -200,8 +194,9 @@ _forking: list[_Pool] = []
 
 def _before_fork() -> None:
     for file in list(_files):
-        file.pool.before_fork()
-        _forking.append(file.pool)
+        pool = file.pool()
+        pool.before_fork()
+        _forking.append(pool)
 
 
 def _after_fork_in_parent() -> None:
@@ -212,7 +207,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     _forking.clear()
     for file in list(_files):
-        file.forget_pools()
+        file.pool.forget_parents()
 
 
 if hasattr(os, "register_at_fork"):

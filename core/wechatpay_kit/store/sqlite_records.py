@@ -87,7 +87,8 @@ class SqliteRecords:
 
     def add_order(self, record: OrderRecord) -> OrderRecord:
         with self._file.writing() as connection:
-            _insert(connection, "orders", record)
+            if _insert(connection, "orders", record):
+                return record
             return find_order(connection, record.mchid, record.out_trade_no) or record
 
     def order(self, mchid: str, out_trade_no: str) -> OrderRecord | None:
@@ -113,7 +114,8 @@ class SqliteRecords:
 
     def add_refund(self, record: RefundRecord) -> RefundRecord:
         with self._file.writing() as connection:
-            _insert(connection, "refunds", record)
+            if _insert(connection, "refunds", record):
+                return record
             return find_refund(connection, record.mchid, record.out_refund_no) or record
 
     def refund(self, mchid: str, out_refund_no: str) -> RefundRecord | None:
@@ -197,18 +199,22 @@ def _insert(
     record: OrderRecord | RefundRecord,
     key: str = "",
     settled: tuple[str, ...] = (),
-) -> None:
-    """Insert ``record``; where its number is taken, change the ``settled`` columns alone."""
+) -> bool:
+    """Insert ``record``; where its number is taken, change the ``settled`` columns alone.
+
+    Whether anything was written.
+    """
     columns = {
         name: as_seconds(value) if name in _TIMES else value
         for name, value in msgspec.structs.asdict(record).items()
     }
     update = ", ".join(f"{name} = excluded.{name}" for name in settled)
-    connection.execute(
+    cursor = connection.execute(
         f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 - names of this module
         f" ON CONFLICT {key} {f'DO UPDATE SET {update}' if update else 'DO NOTHING'}",
         tuple(columns.values()),
     )
+    return cursor.rowcount > 0
 
 
 def _record(row: sqlite3.Row, kind: type[R]) -> R:
