@@ -552,7 +552,7 @@ def test_without_a_region_it_is_refused_at_once(monkeypatch):
         ("from wechatpay_kit import DynamoStore", "ImportError: DynamoStore needs boto3"),
         (
             "from wechatpay_kit.store import open_store; open_store('dynamodb://wechatpay')",
-            "ConfigError: STORE=dynamodb://wechatpay: DynamoStore needs boto3",
+            "ConfigError: dynamodb://wechatpay: DynamoStore needs boto3",
         ),
     ],
     ids=["module", "name", "setting"],
