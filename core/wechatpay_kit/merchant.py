@@ -47,6 +47,7 @@ OFFICIAL_HOSTS = frozenset(
 
 # "SANDBOX" as text, as hex and as decimal ASCII codes: the mark in credentials that a sandbox made.
 _SANDBOX_MARKS = (b"SANDBOX", "53414E44424F58", f"{PUBLIC_KEY_PREFIX}83657868667988")
+_REFERENCES = ("secretsmanager:", "ssm:")
 _APIV3_KEY_BYTES = 32
 _MIN_RSA_BITS = 2048
 
@@ -321,6 +322,14 @@ class _Settings:
     def not_empty(self, field: str, value: str | None) -> str | None:
         if value is not None and not value.strip():
             self.problem(field, "is set but empty; set the secret or remove the variable")
+            return None
+        if value is not None and value.startswith(_REFERENCES):
+            # One of 32 characters would pass for an APIv3 key, and nothing would decrypt.
+            self.problem(
+                field,
+                "is a reference to a secret, which nobody has followed; on AWS Lambda pass "
+                "environ=wechatpay_kit_lambda.Environment()",
+            )
             return None
         return value
 

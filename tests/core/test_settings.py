@@ -169,3 +169,9 @@ def test_a_path_is_no_store_and_the_message_says_what_is(tmp_path):
 def test_names_of_plugins_are_read_once_with_the_merchants_other_settings():
     made = Merchant.from_env(environ=settings(PLUGINS="a, b,,c "))
     assert list(made.plugins) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("reference", ["secretsmanager:shop/prod/apiv3key", "ssm:/shop/apiv3_key"])
+def test_a_reference_that_nobody_followed_is_named_and_not_taken_for_a_key(reference):
+    (found,) = problems(Kit.from_env, environ=settings(APIV3_KEY=reference))
+    assert found.startswith(f"{PREFIX}APIV3_KEY is a reference to a secret")
